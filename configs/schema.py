@@ -1,0 +1,447 @@
+"""RunConfig and its sections: every key a run has, with its meaning and default."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.section import ArchConfig, Section, not_negative, not_yet, positive
+
+Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
+Placement = Literal[
+    "auto",
+    "data_parallel",
+    "table_wise",
+    "row_wise",
+    "column_wise",
+    "table_row_wise",
+    "table_column_wise",
+    "grid",
+]
+MergeRule = Literal[
+    "mean_logit",
+    "mean_probability",
+    "median",
+    "weights",
+    "greedy",
+    "stacking",
+    "confidence",
+]
+
+OPTIMIZERS_NOW = ("rowwise_adagrad", "adagrad", "sgd")
+PLACEMENTS_NOW = ("auto", "data_parallel", "table_wise", "row_wise")
+MERGE_RULES_NOW = ("mean_logit", "mean_probability", "median")
+RESERVED_NAMES = ("merged", "label", "part", "row", "shared", "own")
+NAME_PATTERN = re.compile(r"[a-z0-9_]+")
+
+
+def _bad_name(what: str, name: str, *, reserved: tuple[str, ...]) -> str | None:
+    if not NAME_PATTERN.fullmatch(name):
+        return f"{what}.{name}: a name is made of a-z, 0-9 and _ only"
+    if name in reserved:
+        return f"{what}.{name}: this name is reserved; choose another"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Section):
+    """The run itself: its name, where it writes, its seed and its processes."""
+
+    name: str = "run"
+    """A name for folders and logs."""
+
+    folder: str = ""
+    """Where the run writes; empty: runs/NAME/START_TIME. A folder given here can be resumed."""
+
+    seed: int = 1
+    """Every member's and table's seed is a hash of this and its name, unless given."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda with nccl where a GPU is there, else cpu with gloo."""
+
+    threads_per_rank: int = 1
+    """CPU threads of each process; more only where processes do not share the cores."""
+
+    timeout_seconds: int = 600
+    """How long a rank waits for the others before the job fails."""
+
+    errors: Literal["sentence", "traceback"] = "sentence"
+    """traceback: print the Python traceback too when the run is refused or fails."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            _bad_name("name", self.name, reserved=()) and f"name: {self.name!r} may hold a-z, 0-9 and _ only",
+            positive("threads_per_rank", self.threads_per_rank),
+            positive("timeout_seconds", self.timeout_seconds),
+            not_negative("seed", self.seed),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic(Section):
+    """The stream that is used when `data.root` is empty: made on the fly, needs no file."""
+
+    train_rows: int = 131_072
+    """Rows in an epoch of training."""
+
+    valid_rows: int = 16_384
+    """Rows of validation."""
+
+    max_table_rows: int = 20_000
+    """Distinct values of the largest of the 26 categorical features."""
+
+    seed: int = 7
+    """Seed of the planted teacher and of every row."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive("train_rows", self.train_rows),
+            positive("valid_rows", self.valid_rows),
+            positive("max_table_rows", self.max_table_rows),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Section):
+    """The prepared rows and their order."""
+
+    root: str = ""
+    """Folder made by tools/prepare_criteo.py; empty: the synthetic stream."""
+
+    train: tuple[str, ...] = ()
+    """Parts to train on, in this order; empty is allowed only without data.root."""
+
+    valid: tuple[str, ...] = ()
+    """Parts to evaluate on while training; empty: no evaluation."""
+
+    seed: int = 1
+    """Row order is a function of this and the epoch alone."""
+
+    shuffle_window: int = 131_072
+    """Rows are permuted within windows of this many rows made of shuffled blocks; 0: file order."""
+
+    synthetic: Synthetic = field(default_factory=Synthetic)
+    """The stream used when data.root is empty."""
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.train) & set(self.valid))
+        self.refuse(
+            not_negative("shuffle_window", self.shuffle_window),
+            not_negative("seed", self.seed),
+            f"valid: {both[0]!r} is a training part too; a row must not be in both" if both else None,
+            "train: name at least one part of data.root" if self.root and not self.train else None,
+            "root: empty, but train or valid name parts; give the prepared folder"
+            if not self.root and (self.train or self.valid)
+            else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until(Section):
+    """How long to train: give one unit."""
+
+    steps: int | None = None
+    """Global steps."""
+
+    epochs: int | None = None
+    """Passes over data.train."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("steps", "epochs") if getattr(self, name) is not None]
+        self.refuse(
+            None if len(given) == 1 else f"{given[0] if given else 'steps'}: give exactly one of steps, epochs",
+            positive("steps", self.steps),
+            positive("epochs", self.epochs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every(Section):
+    """An interval; 0 means only at the end."""
+
+    steps: int = 0
+    """Global steps."""
+
+    def __post_init__(self) -> None:
+        self.refuse(not_negative("steps", self.steps))
+
+    def due(self, step: int) -> bool:
+        """Whether the interval ends at this step (counted from 1)."""
+        return self.steps > 0 and step % self.steps == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Section):
+    """The learning rate over time, a factor on every lr."""
+
+    kind: Literal["constant", "warmup", "cosine", "polynomial", "plateau"] = "constant"
+    """How the factor moves."""
+
+    warmup_steps: int = 0
+    """Steps over which the factor rises from 0 to 1."""
+
+    decay_start_step: int = 0
+    """Step at which decay begins."""
+
+    decay_steps: int = 0
+    """Steps over which the factor falls to final_factor."""
+
+    final_factor: float = 0.0
+    """The factor after the decay."""
+
+    def __post_init__(self) -> None:
+        given = [
+            name
+            for name in ("warmup_steps", "decay_start_step", "decay_steps", "final_factor")
+            if getattr(self, name)
+        ]
+        self.refuse(
+            not_yet("kind", self.kind, ("constant",)),
+            *(f"{name}: not implemented yet; leave it at 0" for name in given),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Section):
+    """The training loop."""
+
+    batch_size: int = 1_024
+    """Rows per step over all ranks."""
+
+    until: Until = field(default_factory=lambda: Until(epochs=1))
+    """When training ends."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    """The learning rate over time."""
+
+    pipeline: Literal["auto", "plain", "sparse_dist"] = "auto"
+    """sparse_dist overlaps the next batch's id exchange; auto: sparse_dist on cuda, plain on cpu."""
+
+    log_every: Every = field(default_factory=lambda: Every(steps=50))
+    """How often metrics are written."""
+
+    evaluate_every: Every = field(default_factory=Every)
+    """How often data.valid is evaluated; always at the end."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive("batch_size", self.batch_size),
+            None if self.log_every.steps else "log_every: {steps = 0} would never write; give at least 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Section):
+    """The optimizer of the members' dense parameters."""
+
+    optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
+    """The rule; its state is per member."""
+
+    lr: float = 0.001
+    """Learning rate; members.NAME.lr overrides it."""
+
+    eps: float = 1e-8
+    """Added to the denominator by adam and adagrad."""
+
+    def __post_init__(self) -> None:
+        self.refuse(positive("lr", self.lr), positive("eps", self.eps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOverride(Section):
+    """What one feature's table does otherwise than its group."""
+
+    placement: Placement | None = None
+    """This table's placement."""
+
+    def __post_init__(self) -> None:
+        self.refuse(not_yet("placement", self.placement, (None, *PLACEMENTS_NOW)) if self.placement else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableGroup(Section):
+    """One embedding table per categorical feature, with one dimension and one update rule."""
+
+    dim: int = 16
+    """Columns of every table of the group; a multiple of 4."""
+
+    optimizer: Optimizer = "rowwise_adagrad"
+    """The update rule, the same under every placement."""
+
+    lr: float = 0.05
+    """Learning rate."""
+
+    eps: float = 1e-8
+    """Added to the denominator."""
+
+    l2: float = 0.0
+    """L2 penalty over the whole table."""
+
+    init_bound: float | None = None
+    """Initial weights are uniform in [-bound, bound]; not given: 1/sqrt(rows) as DLRM has it."""
+
+    placement: Placement = "auto"
+    """How the tables are laid over the ranks; auto: the planner decides."""
+
+    features: dict[str, FeatureOverride] = field(default_factory=dict)
+    """Overrides by feature name, as features.C3.placement = "row_wise"."""
+
+    seed: int | None = None
+    """Seed of the tables; not given: a hash of run.seed and the group's or member's name."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive("dim", self.dim),
+            f"dim: {self.dim} is not a multiple of 4, which the kernels need; take {-(-self.dim // 4) * 4}"
+            if self.dim % 4
+            else None,
+            not_yet("optimizer", self.optimizer, OPTIMIZERS_NOW),
+            positive("lr", self.lr),
+            positive("eps", self.eps),
+            f"l2: {self.l2!r} is not implemented yet; leave it at 0.0" if self.l2 else None,
+            not_negative("init_bound", self.init_bound),
+            not_yet("placement", self.placement, PLACEMENTS_NOW),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Section):
+    """One model of the ensemble."""
+
+    arch: ArchConfig
+    """The architecture and its own keys: {kind = "mlp", hidden = [256, 64]}."""
+
+    tables: str = "shared"
+    """A [tables.NAME] group, shared with every member that names it, or "own"."""
+
+    dim: int | None = None
+    """Columns of this member's own tables; only with tables = "own"."""
+
+    lr: float | None = None
+    """Learning rate of this member's dense parameters; not given: dense.lr."""
+
+    copies: int = 1
+    """Above 1: NAME_1 ... NAME_n, each with its own seed and, with own tables, its own tables."""
+
+    seed: int | None = None
+    """Not given: a hash of run.seed and the member's name."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive("copies", self.copies),
+            positive("lr", self.lr),
+            positive("dim", self.dim),
+            "dim: only own tables have a member's dim; set it in the table group, or tables = \"own\""
+            if self.dim is not None and self.tables != "own"
+            else None,
+            f"dim: {self.dim} is not a multiple of 4, which the kernels need" if self.dim and self.dim % 4 else None,
+            "seed: with copies above 1 each copy's seed is a hash of its name; remove seed"
+            if self.seed is not None and self.copies > 1
+            else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(Section):
+    """How the members' predictions become one."""
+
+    rule: MergeRule = "mean_logit"
+    """mean_logit: the sigmoid of the mean logit."""
+
+    def __post_init__(self) -> None:
+        self.refuse(not_yet("rule", self.rule, MERGE_RULES_NOW))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Section):
+    """What is kept of a run so that it can go on."""
+
+    every: Every = field(default_factory=Every)
+    """How often a checkpoint is written; always at the end."""
+
+    keep_last: int = 2
+    """Older checkpoints are deleted once a newer one is whole."""
+
+    resume: str = "auto"
+    """auto: go on from the newest whole checkpoint of run.folder; never; or a checkpoint folder."""
+
+    def __post_init__(self) -> None:
+        self.refuse(positive("keep_last", self.keep_last))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Section):
+    """Batch scoring (trainer/score.py)."""
+
+    parts: tuple[str, ...] = ()
+    """Parts to score; empty: every part of data.root."""
+
+    batch_size: int = 4_096
+    """Rows per step and rank; batches are cut from row numbers, never from the world size."""
+
+    range_rows: int = 65_536
+    """Rows of one prediction file; ranges are dealt to the ranks in turn."""
+
+    def __post_init__(self) -> None:
+        self.refuse(positive("batch_size", self.batch_size), positive("range_rows", self.range_rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Section):
+    """One run, whole."""
+
+    run: Run = field(default_factory=Run)
+    """The run itself."""
+
+    data: Data = field(default_factory=Data)
+    """The prepared rows and their order."""
+
+    train: Train = field(default_factory=Train)
+    """The training loop."""
+
+    dense: Dense = field(default_factory=Dense)
+    """The optimizer of the members' dense parameters."""
+
+    tables: dict[str, TableGroup] = field(default_factory=dict)
+    """Table groups by name; [tables.own] holds the defaults of own tables."""
+
+    members: dict[str, Member] = field(default_factory=dict)
+    """The members by name."""
+
+    merge: Merge = field(default_factory=Merge)
+    """How the members' predictions become one."""
+
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    """What is kept of a run."""
+
+    score: Score = field(default_factory=Score)
+    """Batch scoring."""
+
+    def __post_init__(self) -> None:
+        expanded = [name for name, _ in self.expanded_members()]
+        doubled = sorted({name for name in expanded if expanded.count(name) > 1})
+        groups = set(self.tables) | {"shared", "own"}
+        self.refuse(
+            None if self.members else "members: none; give at least one, as [members.deep]",
+            *(_bad_name("members", name, reserved=RESERVED_NAMES) for name in self.members),
+            *(_bad_name("tables", name, reserved=()) for name in self.tables),
+            *(f"members.{name}: the copies of another member have this name too" for name in doubled),
+            *(
+                f"members.{name}.tables: no [tables.{member.tables}]; choose one of {', '.join(sorted(groups))}"
+                for name, member in self.members.items()
+                if member.tables not in groups
+            ),
+        )
+
+    def expanded_members(self) -> list[tuple[str, Member]]:
+        """The members as they will be built, copies spelled out: [(name, member)]."""
+        return [
+            (name if member.copies == 1 else f"{name}_{copy}", member)
+            for name, member in self.members.items()
+            for copy in range(1, member.copies + 1)
+        ]
+
+    def table_group(self, name: str) -> TableGroup:
+        """The group of that name; `shared` and `own` exist with defaults when not written."""
+        return self.tables.get(name, TableGroup())

@@ -1,0 +1,56 @@
+"""The base of every configuration section: frozen, keyword-only, unknown keys refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """Base class of all sections.
+
+    A subclass is a `@dataclass(frozen=True, kw_only=True)` with a docstring literal under each
+    field; those literals are `--help` and the key reference.
+
+    Cross-field rules go into `__post_init__` and raise `ValueError`. Its message is one problem a
+    line, each `field: what is wrong and what to do`; the loader puts the section's path in front.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def refuse(self, *problems: str | None) -> None:
+        """Raises one `ValueError` for all problems that are not None."""
+        found = [problem for problem in problems if problem]
+        if found:
+            raise ValueError("\n".join(found))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchConfig(Section):
+    """Base class of a member architecture's `Config`; its module's file name is its `kind`."""
+
+    kind: str
+    """The architecture: a file of modules/members/, or a dotted module path of your own."""
+
+
+def not_yet(field: str, value: object, implemented: tuple[object, ...]) -> str | None:
+    """The problem text for a value that the schema names and no code serves yet, else None."""
+    if value in implemented:
+        return None
+    choices = ", ".join(str(choice) for choice in implemented)
+    return f"{field}: {value!r} is not implemented yet; choose one of {choices}"
+
+
+def positive(field: str, value: float | None) -> str | None:
+    """The problem text when `value` is given and not above zero, else None."""
+    if value is None or value > 0:
+        return None
+    return f"{field}: {value!r} must be above zero"
+
+
+def not_negative(field: str, value: float | None) -> str | None:
+    """The problem text when `value` is given and below zero, else None."""
+    if value is None or value >= 0:
+        return None
+    return f"{field}: {value!r} must not be negative"

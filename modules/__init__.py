@@ -1,0 +1,1 @@
+"""What is computed: single-device models, no torch.distributed."""

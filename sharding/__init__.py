@@ -1,0 +1,1 @@
+"""Where parameters live: plans, sharding, initial weights."""

@@ -1,0 +1,1 @@
+"""Programs for people: each a thin main over the other folders."""

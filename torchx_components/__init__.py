@@ -1,0 +1,1 @@
+"""How jobs are described to TorchX; imports torchx and the standard library only."""

@@ -1,0 +1,124 @@
+"""Every file is opened here: local paths, and s3:// through iopath."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from typing import IO, Any
+
+from iopath.common.file_io import PathManager
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@functools.cache
+def _paths() -> PathManager:
+    return PathManager()
+
+
+def _for(path: str) -> PathManager:
+    manager = _paths()
+    if path.startswith("s3://"):
+        _register_s3()
+    return manager
+
+
+@functools.cache
+def _register_s3() -> None:
+    from iopath.common.s3 import S3PathHandler  # boto3 is needed only where s3:// is used
+
+    _paths().register_handler(S3PathHandler())
+
+
+def join(*pieces: str) -> str:
+    """Path pieces put together, local or s3://."""
+    return os.path.join(*pieces)
+
+
+def open_file(path: str, mode: str = "r") -> IO[Any]:
+    """Opens a file for reading or writing; `mode` as in the built-in `open`."""
+    return _for(path).open(path, mode)  # type: ignore[no-any-return]
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return bool(_for(path).exists(path))
+
+
+def is_file(path: str) -> bool:
+    """Whether a file is there."""
+    return bool(_for(path).isfile(path))
+
+
+def names(folder: str) -> list[str]:
+    """Sorted names in a folder; empty where there is no such folder."""
+    if not exists(folder):
+        return []
+    return sorted(_for(folder).ls(folder))
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder and its parents; no error where it exists."""
+    _for(path).mkdirs(path)
+
+
+def remove_tree(folder: str) -> None:
+    """Deletes a folder and all below it."""
+    if not folder.startswith("s3://"):
+        import shutil
+
+        shutil.rmtree(folder)
+        return
+    for name in names(folder):
+        _for(folder).rm(join(folder, name))
+
+
+def local_path(path: str) -> str:
+    """A path on this machine's disk with the file's bytes (fetched once where it is remote)."""
+    return str(_for(path).get_local_path(path))
+
+
+def num_bytes(path: str) -> int:
+    """Size of a file in bytes."""
+    return os.path.getsize(local_path(path))
+
+
+def sha256(path: str) -> str:
+    """Hex sha256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with open_file(path, "rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_text(path: str) -> str:
+    """A text file, whole."""
+    with open_file(path) as file:
+        return str(file.read())
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file so that a reader sees the old one or the new one, never half of it."""
+    if path.startswith("s3://"):
+        with open_file(path, "w") as file:
+            file.write(text)
+        return
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open_file(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: str) -> Any:
+    """A JSON file, parsed."""
+    return json.loads(read_text(path))
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a JSON file, indented, in one step as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
