@@ -1,0 +1,1 @@
+"""Rows: the prepared format, where it comes from, and how a rank reads its share."""
