@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,10 @@ class ArchConfig(Section):
 
     kind: str
     """The architecture: a file of modules/members/, or a dotted module path of your own."""
+
+    def build(self, *, num_dense: int, num_features: int, dim: int) -> Any:
+        """The member, an `nn.Module`, for that many dense features, id features and columns."""
+        raise NotImplementedError(f"{type(self).__name__} must define build()")
 
 
 def not_yet(field: str, value: object, implemented: tuple[object, ...]) -> str | None:

@@ -1,0 +1,157 @@
+"""A program's command line: its few flags apart from the configuration's keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.errors import ConfigError
+from configs.problems import nearest
+from configs.schema import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One flag of a program."""
+
+    name: str
+    """As typed, `--config`."""
+
+    value: str = ""
+    """What its value is called in the help, `FILE`; empty: it takes none."""
+
+    meaning: str
+    """One sentence for the help."""
+
+    repeatable: bool = False
+    """Whether it may be given more than once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a program says about itself."""
+
+    name: str
+    """The path it is started by."""
+
+    purpose: str
+    """What it does, in a sentence or two."""
+
+    examples: tuple[str, ...]
+    """Lines to copy."""
+
+    flags: tuple[Flag, ...]
+    """Its own flags; every other word is a key of the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command line, split."""
+
+    flags: dict[str, tuple[str, ...]]
+    """Values of each flag given, in order; a flag without a value has the value ""."""
+
+    overrides: tuple[str, ...]
+    """The other words, `--section.key=value`."""
+
+    def given(self, flag: str) -> bool:
+        """Whether the flag is there."""
+        return flag in self.flags
+
+    def all(self, flag: str) -> tuple[str, ...]:
+        """Every value of the flag, none where it is not given."""
+        return self.flags.get(flag, ())
+
+    def one(self, flag: str) -> str | None:
+        """The value of the flag, None where it is not given."""
+        return self.flags[flag][0] if flag in self.flags else None
+
+
+CONFIG = Flag(name="--config", value="FILE", meaning="The run, as TOML; keys given as words win over it.")
+HELP = Flag(name="--help", meaning="Print this text and end.")
+PRINT_CONFIG = Flag(name="--print-config", meaning="Print every key with its value as TOML, and end.")
+CHECKPOINT = Flag(
+    name="--checkpoint",
+    value="DIR",
+    meaning="A checkpoint folder, or LABEL=DIR; may be given more than once.",
+    repeatable=True,
+)
+OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go; the folder must not be finished yet.")
+
+TRAIN = Program(
+    name="trainer/main.py",
+    purpose="Trains all members of a run in one job on one set of sharded embedding tables.\n"
+    "Without --config it trains the demo ensemble on a synthetic stream and needs no file.",
+    examples=(
+        "torchx run -s local_cwd dist.ddp -j 1x8 trainer/main.py",
+        "python trainer/main.py --config run.toml --train.batch_size=8192 --train.until='{steps = 1000}'",
+        'python trainer/main.py --members.tiny=\'{tables = "shared", arch = {kind = "mlp", hidden = [64]}}\'',
+    ),
+    flags=(CONFIG, HELP, PRINT_CONFIG),
+)
+SCORE = Program(
+    name="trainer/score.py",
+    purpose="Scores every row once with a checkpoint's members and writes each logit and the merged prediction.",
+    examples=(
+        "torchx run -s local_cwd dist.ddp -j 1x2 trainer/score.py --checkpoint DIR --output predictions",
+        "python trainer/score.py --checkpoint DIR --output predictions --data.root=data/new --score.parts='[\"day_23\"]'",
+        "python trainer/score.py --checkpoint DIR --output predictions --merge.rule=mean_probability",
+    ),
+    flags=(CHECKPOINT, OUTPUT, CONFIG, HELP, PRINT_CONFIG),
+)
+
+
+def parse_command(argv: Sequence[str], *, program: Program) -> Command:
+    """Splits the words after the program's name into its flags and overrides.
+
+    Both `--flag value` and `--flag=value` are read.
+
+    Raises:
+        ConfigError: A word is neither a flag nor of the form `--section.key=value`, a flag's value
+            is missing or not wanted, or a flag is given twice.
+    """
+    known = {flag.name: flag for flag in program.flags}
+    flags: dict[str, tuple[str, ...]] = {}
+    overrides: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in known:
+            flag = known[name]
+            if flag.value and not equals:
+                value = _next_value(flag, words)
+            if flag.name in flags and not flag.repeatable:
+                raise ConfigError(f"{name}: given twice; give it once")
+            if not flag.value and equals:
+                raise ConfigError(f"{word}: {name} takes no value; write {name}")
+            if flag.value and not value:
+                raise ConfigError(f"{word}: no value; write {name} {flag.value}")
+            flags[name] = (*flags.get(name, ()), value)
+        else:
+            _refuse_unless_override(word, words, known)
+            overrides.append(word)
+    return Command(flags=flags, overrides=tuple(overrides))
+
+
+def _next_value(flag: Flag, words: list[str]) -> str:
+    if not words or words[0].startswith("--"):
+        raise ConfigError(f"{flag.name}: no value; write {flag.name} {flag.value}")
+    return words.pop(0)
+
+
+def _refuse_unless_override(word: str, rest: Sequence[str], known: dict[str, Flag]) -> None:
+    """Raises unless `word` has the form of an override; `rest` are the words after it."""
+    form = "write --section.key=VALUE, as --train.batch_size=8192"
+    if not word.startswith("--"):
+        raise ConfigError(f"{word}: a word on its own; {form}")
+    name, equals, _ = word.partition("=")
+    sections = [f"--{field.name}" for field in dataclasses.fields(RunConfig)]
+    if "." not in name and name not in sections:
+        near = nearest(name, [*known, *sections])
+        hint = f"did you mean {near}?" if near else f"the flags are {', '.join(known)}, and a key is {form}"
+        raise ConfigError(f"{name}: no such flag; {hint}")
+    if not equals:
+        value = rest[0] if rest and not rest[0].startswith("--") else "VALUE"
+        raise ConfigError(f"{word}: no value; write key and value as one word, {word}={value}")

@@ -1,0 +1,46 @@
+"""What every member is, what goes into it, and what an ensemble gives back.
+
+Shapes: B rows of this rank's batch, N dense features, F id features, D embedding columns, M members.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class MemberInput(NamedTuple):
+    """What a member sees of a batch."""
+
+    dense_BN: Tensor
+    """Numeric features, float32 [B, N]."""
+
+    embedded_BFD: Tensor
+    """One pooled embedding per id feature, [B, F, D]."""
+
+    first_order_BF: Tensor | None
+    """One weight per id feature, [B, F]; only for members that declare `first_order = True`."""
+
+
+class DenseArch(Protocol):
+    """A member: an `nn.Module` from MemberInput to one logit per row, shape [B].
+
+    A row's logit must not depend on the batch's other rows in evaluation.
+    """
+
+    first_order: ClassVar[bool]
+
+    def __call__(self, inputs: MemberInput) -> Tensor:
+        """Logits [B]."""
+        ...
+
+
+class EnsembleOutput(NamedTuple):
+    """What comes out of a step, for metrics; nothing here carries a gradient."""
+
+    logits_BM: Tensor
+    """Member logits, in member order; rows that only pad the batch hold arbitrary values."""
+
+    losses_M: Tensor
+    """Each member's loss on this rank's rows, in nats, scaled as in `EnsembleTask`."""

@@ -1,0 +1,102 @@
+"""Ensemble: the tables and the members on top of them; one batch gives a logit per member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from modules.contracts import MemberInput
+from modules.embeddings import EmbeddingTower
+from modules.layers.dropout import Dropout
+from modules.seeding import derive_seed
+from modules.tables import FIRST_ORDER_SUFFIX, output_keys
+
+
+class MemberBank(nn.Module):
+    """All members over the pooled embeddings of their groups.
+
+    It holds no sharded module, so the training pipeline's tracer takes it as one leaf.
+
+    Args:
+        towers: Group -> tower, first-order groups included.
+        members: Name -> member.
+        groups: Member name -> its table group.
+        seeds: Member name -> the seed of its dropout.
+    """
+
+    def __init__(
+        self,
+        *,
+        towers: Mapping[str, EmbeddingTower],
+        members: Mapping[str, nn.Module],
+        groups: Mapping[str, str],
+        seeds: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(towers)
+        self.members = nn.ModuleDict(members)
+        self._groups = dict(groups)
+        self._dropouts = [
+            (derive_seed(seeds[name], path), layer)
+            for name, member in members.items()
+            for path, layer in member.named_modules()
+            if isinstance(layer, Dropout) and layer.probability > 0
+        ]
+
+    def begin_step(self, *, step: int, rank: int) -> None:
+        """Seeds every dropout layer from (member seed, layer, step, rank) alone."""
+        for seed, layer in self._dropouts:
+            layer.reseed(derive_seed(seed, step, rank))
+
+    def forward(self, dense_BN: Tensor, pooled: KeyedTensor) -> list[Tensor]:
+        """One logit tensor [B] per member, in member order."""
+        by_key = pooled.to_dict()
+        stacked = {group: tower(by_key) for group, tower in self.towers.items()}
+        logits = []
+        for name, member in self.members.items():
+            group = self._groups[name]
+            first_order = stacked[group + FIRST_ORDER_SUFFIX][:, :, 0] if member.first_order else None
+            logits.append(member(MemberInput(dense_BN, stacked[group], first_order)))
+        return logits
+
+
+class Ensemble(nn.Module):
+    """Members on one collection of embedding tables.
+
+    Args:
+        tables: The collection of all groups' tables.
+        members: Name -> member, in the order of the logits.
+        groups: Member name -> its table group.
+        seeds: Member name -> seed of its dropout.
+    """
+
+    def __init__(
+        self,
+        *,
+        tables: EmbeddingBagCollection,
+        members: Mapping[str, nn.Module],
+        groups: Mapping[str, str],
+        seeds: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        towers = {group: EmbeddingTower(keys=keys) for group, keys in output_keys(tables).items()}
+        self.tables = tables
+        self.bank = MemberBank(towers=towers, members=members, groups=groups, seeds=seeds)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names in the order of the logits."""
+        return tuple(self.bank.members)
+
+    def forward(self, dense_BN: Tensor, sparse: KeyedJaggedTensor) -> list[Tensor]:
+        """Dense features [B, N] and id bags of B rows; gives one logit tensor [B] per member."""
+        return self.bank(dense_BN, self.tables(sparse))  # type: ignore[no-any-return]
+
+
+def stack_logits(logits: list[Tensor]) -> Tensor:
+    """Member logits side by side, detached, float32 [B, M]."""
+    return torch.stack([logit.detach() for logit in logits], dim=1).float()

@@ -1,0 +1,12 @@
+"""Factorization machine: the sum of all pairwise inner products in linear time (Rendle, ICDM 2010)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def factorization_term(vectors_BFD: Tensor) -> Tensor:
+    """sum_{i<j} <v_i, v_j> = 1/2 sum_d ((sum_f v_fd)^2 - sum_f v_fd^2); [B, F, D] to [B]."""
+    square_of_sum_BD = vectors_BFD.sum(dim=1).square()
+    sum_of_square_BD = vectors_BFD.square().sum(dim=1)
+    return 0.5 * (square_of_sum_BD - sum_of_square_BD).sum(dim=1)

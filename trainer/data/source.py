@@ -1,0 +1,226 @@
+"""Row sources: prepared folders and the synthetic stream, read by row number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import DataError
+from configs.schema import Data
+from trainer import storage
+from trainer.data.batch import Rows
+from trainer.data.manifest import DataManifest
+from trainer.data.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFeatures:
+    """What the rows of a source hold; two sources that differ in it do not serve the same model."""
+
+    dense_names: tuple[str, ...]
+    table_rows: Mapping[str, int]  # id feature -> rows of its table, in column order
+    dictionary: str  # names the mapping from raw values to ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePart:
+    """A named run of rows."""
+
+    name: str
+    num_rows: int
+    file: str  # where its ids lie, for messages
+
+
+class RowSource(Protocol):
+    """Rows by number: the parts' rows one after the other, from 0."""
+
+    features: SourceFeatures
+    parts: tuple[SourcePart, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all parts."""
+        ...
+
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in this order."""
+        ...
+
+
+class PreparedSource:
+    """Parts of a prepared folder, mapped into memory.
+
+    Args:
+        root: The folder.
+        parts: Names of its parts.
+
+    Raises:
+        DataError: a part or file is missing, or a file is not what the manifest says.
+    """
+
+    def __init__(self, *, root: str, parts: Sequence[str]) -> None:
+        manifest = DataManifest.read(root)
+        id_features, dense_features = manifest.id_features, manifest.dense_features
+        self.features = SourceFeatures(
+            dense_names=tuple(feature.name for feature in dense_features),
+            table_rows={feature.name: feature.rows or 0 for feature in id_features},
+            dictionary=manifest.dictionary_sha256,
+        )
+        self._id_columns = [feature.column for feature in id_features]
+        self._dense_columns = [feature.column for feature in dense_features]
+        chosen = [manifest.part(name) for name in parts]
+        self.parts = tuple(
+            SourcePart(name=part.name, num_rows=part.num_rows, file=storage.join(root, part.files["sparse"].path))
+            for part in chosen
+        )
+        self._arrays = [
+            {
+                role: _mapped(storage.join(root, part.files[role].path), num_rows=part.num_rows)
+                for role in ("dense", "sparse", "labels")
+            }
+            for part in chosen
+        ]
+        self._ends = np.cumsum([part.num_rows for part in chosen])
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all parts."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in this order.
+
+        Raises:
+            DataError: an id is outside its table, which the lookup kernels would read as row 0.
+        """
+        part = np.searchsorted(self._ends, rows, side="right").astype(np.int32)
+        starts = self._ends - [p.num_rows for p in self.parts]
+        row = rows - starts[part]
+        dense = np.empty((len(rows), len(self._dense_columns)), dtype=np.float32)
+        ids = np.empty((len(rows), len(self._id_columns)), dtype=np.int32)
+        labels = np.empty(len(rows), dtype=np.float32)
+        for index in np.unique(part):
+            where = part == index
+            arrays, at = self._arrays[index], row[where]
+            dense[where] = arrays["dense"][at][:, self._dense_columns]
+            ids[where] = arrays["sparse"][at][:, self._id_columns]
+            labels[where] = arrays["labels"][at].reshape(-1)
+        found = Rows(dense=dense, ids=ids, labels=labels, part=part, row=row)
+        check_rows(found, source=self)
+        return found
+
+
+def _mapped(path: str, *, num_rows: int) -> NDArray:  # type: ignore[type-arg]
+    if not storage.is_file(path):
+        raise DataError(f"{path}: the manifest names this file, but it is not there; prepare the folder again")
+    try:
+        array = np.load(storage.local_path(path), mmap_mode="r" if num_rows else None)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a whole npy file ({error}); prepare the folder again") from error
+    if len(array) != num_rows:
+        raise DataError(f"{path}: {len(array)} rows, but the manifest says {num_rows}; prepare the folder again")
+    return array  # type: ignore[no-any-return]
+
+
+class SyntheticSource:
+    """A run of rows of the planted teacher, made on the fly.
+
+    Args:
+        teacher: Makes row i from (seed, i) alone.
+        name: The part's name.
+        first_row: Where the run begins in the teacher's endless stream.
+        num_rows: Its length.
+    """
+
+    def __init__(self, *, teacher: Teacher, name: str, first_row: int, num_rows: int) -> None:
+        self.teacher = teacher
+        self.features = SourceFeatures(
+            dense_names=tuple(teacher.dense_names),
+            table_rows=dict(zip(teacher.id_names, teacher.table_rows, strict=True)),
+            dictionary=f"synthetic seed {teacher.seed}, tables up to {teacher.max_table_rows} rows",
+        )
+        self.parts = (SourcePart(name=name, num_rows=num_rows, file="the synthetic stream"),)
+        self._first_row = first_row
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the run."""
+        return self.parts[0].num_rows
+
+    def teacher_rows(self) -> NDArray[np.int64]:
+        """The run's rows, as numbered by the teacher."""
+        return np.arange(self._first_row, self._first_row + self.num_rows, dtype=np.int64)
+
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in this order."""
+        made = self.teacher.rows(rows + self._first_row)
+        return Rows(
+            dense=made.dense,
+            ids=made.ids,
+            labels=made.label.astype(np.float32),
+            part=np.zeros(len(rows), dtype=np.int32),
+            row=rows,
+        )
+
+
+def check_rows(rows: Rows, *, source: RowSource) -> None:
+    """Refuses ids outside their tables and values that are not finite, by feature, value, row and file.
+
+    Raises:
+        DataError: names the first bad value.
+    """
+    limits = np.fromiter(source.features.table_rows.values(), dtype=np.int64)
+    bad = (rows.ids < 0) | (rows.ids >= limits)
+    if bad.any():
+        at, column = np.argwhere(bad)[0]
+        feature = list(source.features.table_rows)[column]
+        where = source.parts[rows.part[at]]
+        raise DataError(
+            f"{where.file}: feature {feature}, row {rows.row[at]}: id {rows.ids[at, column]} is outside its table"
+            f" of {limits[column]} rows (ids run from 0 to {limits[column] - 1}); prepare the folder again"
+        )
+    if not np.isfinite(rows.dense).all():
+        at, column = np.argwhere(~np.isfinite(rows.dense))[0]
+        where = source.parts[rows.part[at]]
+        raise DataError(
+            f"{where.file}: row {rows.row[at]}: dense feature {source.features.dense_names[column]} is"
+            f" {rows.dense[at, column]}; prepare the folder again"
+        )
+    if not np.isin(rows.labels, (0.0, 1.0)).all():
+        at = int(np.argwhere(~np.isin(rows.labels, (0.0, 1.0)))[0][0])
+        where = source.parts[rows.part[at]]
+        raise DataError(f"{where.file}: row {rows.row[at]}: label {rows.labels[at]:g} is not 0 or 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSources:
+    """What a training run reads."""
+
+    train: RowSource
+    valid: RowSource | None
+
+
+def open_sources(data: Data) -> TrainingSources:
+    """The sources that `[data]` names.
+
+    Raises:
+        DataError: something is missing or damaged, or there is no row to train on.
+    """
+    if data.root:
+        train: RowSource = PreparedSource(root=data.root, parts=data.train)
+        valid: RowSource | None = PreparedSource(root=data.root, parts=data.valid) if data.valid else None
+    else:
+        stream = data.synthetic
+        teacher = Teacher(seed=stream.seed, max_table_rows=stream.max_table_rows)
+        train = SyntheticSource(teacher=teacher, name="stream", first_row=0, num_rows=stream.train_rows)
+        valid = SyntheticSource(
+            teacher=teacher, name="held_out", first_row=stream.train_rows, num_rows=stream.valid_rows
+        )
+    for what, source in (("train", train), ("valid", valid)):
+        if source is not None and source.num_rows == 0:
+            raise DataError(f"data.{what}: its parts hold no rows; name parts that do")
+    return TrainingSources(train=train, valid=valid)
