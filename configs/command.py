@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.errors import ConfigError
+from configs.key_types import field_types, is_mapping
 from configs.problems import nearest
 from configs.schema import RunConfig
 
@@ -77,7 +78,7 @@ CHECKPOINT = Flag(
     meaning="A checkpoint folder, or LABEL=DIR; may be given more than once.",
     repeatable=True,
 )
-OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go; the folder must not be finished yet.")
+OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go.")
 
 TRAIN = Program(
     name="trainer/main.py",
@@ -95,10 +96,10 @@ SCORE = Program(
     purpose="Scores every row once with a checkpoint's members and writes each logit and the merged prediction.",
     examples=(
         "torchx run -s local_cwd dist.ddp -j 1x2 trainer/score.py --checkpoint DIR --output predictions",
-        "python trainer/score.py --checkpoint DIR --output predictions --data.root=data/new --score.parts='[\"day_23\"]'",
+        "python trainer/score.py --checkpoint DIR --output predictions --score.parts='[\"day_23\"]'",
         "python trainer/score.py --checkpoint DIR --output predictions --merge.rule=mean_probability",
     ),
-    flags=(CHECKPOINT, OUTPUT, CONFIG, HELP, PRINT_CONFIG),
+    flags=(CHECKPOINT, OUTPUT, HELP, PRINT_CONFIG),
 )
 
 
@@ -143,15 +144,27 @@ def _next_value(flag: Flag, words: list[str]) -> str:
 
 def _refuse_unless_override(word: str, rest: Sequence[str], known: dict[str, Flag]) -> None:
     """Raises unless `word` has the form of an override; `rest` are the words after it."""
-    form = "write --section.key=VALUE, as --train.batch_size=8192"
-    if not word.startswith("--"):
-        raise ConfigError(f"{word}: a word on its own; {form}")
     name, equals, _ = word.partition("=")
+    if not word.startswith("--"):
+        raise ConfigError(
+            f"{word}: neither a flag ({', '.join(known)}) nor a key; "
+            "write --section.key=VALUE, as --train.batch_size=8192"
+        )
     sections = [f"--{field.name}" for field in dataclasses.fields(RunConfig)]
     if "." not in name and name not in sections:
-        near = nearest(name, [*known, *sections])
-        hint = f"did you mean {near}?" if near else f"the flags are {', '.join(known)}, and a key is {form}"
+        near = nearest(name, known) or nearest(name, sections)
+        meant = _keys_ending_in(name.removeprefix("--")) or ([near] if near else [])
+        hint = f"did you mean {' or '.join(meant)}?" if meant else f"the flags are {', '.join(known)}"
         raise ConfigError(f"{name}: no such flag; {hint}")
     if not equals:
         value = rest[0] if rest and not rest[0].startswith("--") else "VALUE"
         raise ConfigError(f"{word}: no value; write key and value as one word, {word}={value}")
+
+
+def _keys_ending_in(name: str) -> list[str]:
+    """The keys of that name in the sections that every run has: `seed` -> `--run.seed`, `--data.seed`."""
+    return [
+        f"--{section}.{name}"
+        for section, annotation in field_types(RunConfig).items()
+        if not is_mapping(annotation) and name in field_types(annotation)
+    ]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from configs.command import Program
-from configs.key_types import field_types, is_mapping, section_in, type_in_words, value_in_words
+from configs.key_types import REQUIRED, field_types, is_mapping, section_in, type_in_words, value_in_words
 from configs.schema import RunConfig
 from configs.section import ArchConfig, Section
 
@@ -50,7 +49,6 @@ class KeyGroup:
     """In the order of the schema."""
 
 
-@functools.cache
 def field_meanings(section: type[Section]) -> dict[str, str]:
     """The docstring literal under each field, inherited fields included, by field name.
 
@@ -81,6 +79,7 @@ def key_groups(arch_classes: Mapping[str, type[ArchConfig]]) -> tuple[KeyGroup, 
     for field in dataclasses.fields(RunConfig):
         path = f"{field.name}.NAME" if is_mapping(types[field.name]) else field.name
         section = section_in(types[field.name])
+        assert section is not None
         default = None if is_mapping(types[field.name]) else _default(field)
         keys = tuple(_keys(section, path=path, instance=default))
         groups.append(KeyGroup(title=path, meaning=_first_line(section), keys=keys))
@@ -89,7 +88,9 @@ def key_groups(arch_classes: Mapping[str, type[ArchConfig]]) -> tuple[KeyGroup, 
                 KeyGroup(
                     title=f'{ARCH_PATH}, kind = "{kind}"',
                     meaning=_first_line(cls),
-                    keys=tuple(key for key in _keys(cls, path=ARCH_PATH, instance=None) if not key.path.endswith(".kind")),
+                    keys=tuple(
+                        key for key in _keys(cls, path=ARCH_PATH, instance=None) if not key.path.endswith(".kind")
+                    ),
                 )
                 for kind, cls in arch_classes.items()
             ]
@@ -121,7 +122,7 @@ def markdown(arch_classes: Mapping[str, type[ArchConfig]]) -> str:
         "Written by `python tools/write_key_reference.py` from the docstrings of `configs/schema.py` and",
         "`modules/members/`; edit those.",
         "",
-        "A key stands in the run's TOML file, or on the command line as `--section.key=VALUE`, which wins over the file.",
+        "A key stands in the run's TOML file or on the command line as `--section.key=VALUE`, which wins.",
         "A key that is not given has its default. `NAME` is a name of your choice.",
     ]
     for group in key_groups(arch_classes):
@@ -133,23 +134,46 @@ def markdown(arch_classes: Mapping[str, type[ArchConfig]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _keys(section: type[Section], *, path: str, instance: object) -> Iterator[Key]:
-    """The keys of a section; defaults are read from `instance` where the section has one."""
+def _keys(section: type[Section], *, path: str, instance: object, about: str = "") -> Iterator[Key]:
+    """The keys of a section and of those below it.
+
+    Args:
+        section: The class.
+        path: Where it stands.
+        instance: Where it has one, its defaults are those of this object, else the class's.
+        about: Meaning of the key that holds the section; put in front of every key's own.
+    """
     types = field_types(section)
     meanings = field_meanings(section)
     for field in dataclasses.fields(section):
         annotation = types[field.name]
         default = getattr(instance, field.name) if instance is not None else _default(field)
         name = f"{path}.{field.name}"
+        meaning = f"{about} {meanings[field.name]}".strip()
         below = section_in(annotation)
-        if is_mapping(annotation) and below is not None:
-            yield from _keys(below, path=f"{name}.{field.name.removesuffix('s').upper()}", instance=None)
-        elif below is not None and name != ARCH_PATH.removesuffix(""):
-            yield from _keys(below, path=name, instance=default)
+        if below is None:
+            yield Key(path=name, type=type_in_words(annotation), default=value_in_words(default), meaning=meaning)
+        elif is_mapping(annotation):
+            entry = f"{name}.{field.name.removesuffix('s').upper()}"
+            yield from _keys(below, path=entry, instance=None, about=meaning)
         else:
-            yield Key(
-                path=name,
-                type=type_in_words(annotation),
-                default=value_in_words(default),
-                meaning=meanings[field.name],
-            )
+            known = default if isinstance(default, Section) else None
+            yield from _keys(below, path=name, instance=known, about=meaning)
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _default_clause(default: str) -> str:
+    return default if default == REQUIRED else f"default {default}"
+
+
+def _first_line(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().partition("\n")[0]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,6 +1,6 @@
 """The components dist.ddp and dist.spmd: TorchX's own, with the script taken by position.
 
-    torchx run -s local_cwd dist.ddp -j 1x8 trainer/main.py --config configs/demo.toml --train.seed=2
+    torchx run -s local_cwd dist.ddp -j 1x8 trainer/main.py --config configs/demo.toml --train.batch_size=4096
 
 `--script` and `-m` work as in TorchX. Two things are added to the job. OMP_NUM_THREADS is 1 unless it is given
 in `--env` or in the caller's environment. And where torchrun is not the one on PATH but lies beside the running

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from configs.errors import ConfigError
 from configs.schema import Run
+from trainer.failures import failure_sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Runtime:
         self.local_world_size = self._placement.local_world_size
         self.device = self._choose_device()
         self._store: dist.Store | None = None
+        self._job_store: dist.Store | None = None  # outlives restarts of the workers
         self._stop_signal = 0
 
     def _choose_device(self) -> torch.device:
@@ -101,7 +103,8 @@ class Runtime:
 
     def _open_store(self, timeout: datetime.timedelta) -> dist.Store:
         if self.world_size == 1:
-            return dist.HashStore()
+            self._job_store = dist.HashStore()
+            return self._job_store
         # The agent's store outlives a restart of its workers; without a prefix per attempt a new
         # rank 0 finds the dead one's address in it and gloo fails to connect.
         store = dist.TCPStore(
@@ -110,15 +113,18 @@ class Runtime:
             is_master=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and self.is_main,
             timeout=timeout,
         )
+        self._job_store = store
         return dist.PrefixStore(f"attempt_{self._placement.attempt}", store)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        # A rank that fails must not wait for the others: its exit is what tells them.
-        if kind is None and dist.is_initialized():
-            dist.barrier()
-            dist.destroy_process_group()
+        if error is not None:
+            # A rank that fails must not wait for the others: its exit is what tells them.
+            error.first_report = self.claim(failure_sentence(error))  # type: ignore[attr-defined]
+            return
+        dist.barrier()
+        dist.destroy_process_group()
 
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
         if self._stop_signal:  # the second one means it
@@ -181,12 +187,22 @@ class Runtime:
                 raise found
         return result
 
-    def claim_failure(self, sentence: str) -> bool:
-        """Whether this rank is the first to report this failure, so that a job prints it once."""
+    def once_per_job(self, key: str, make: Callable[[], str]) -> str:
+        """What rank 0's `make()` gave the first time, on every rank, also after a restart of the workers."""
+
+        def recall() -> str:
+            assert self._job_store is not None, "the runtime is not open"
+            if not self._job_store.check([key]):
+                self._job_store.set(key, make())
+            return self._job_store.get(key).decode()
+
+        return str(self.from_main(recall))
+
+    def claim(self, key: str) -> bool:
+        """Whether this rank is the first of the job to claim the key, so that a failure is told once."""
         if self._store is None:
             return self._placement.local_rank == 0
-        key = "failure:" + sentence
         try:
-            return bool(self._store.add(key, 1) == 1)
-        except Exception:  # the store's host is gone: better twice than never
+            return bool(self._store.add(f"claim:{key}", 1) == 1)
+        except RuntimeError:  # the store's host is gone: better twice than never
             return True

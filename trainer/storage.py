@@ -64,6 +64,11 @@ def make_folder(path: str) -> None:
     _for(path).mkdirs(path)
 
 
+def remove_file(path: str) -> None:
+    """Deletes one file."""
+    _for(path).rm(path)
+
+
 def remove_tree(folder: str) -> None:
     """Deletes a folder and all below it."""
     if not folder.startswith("s3://"):

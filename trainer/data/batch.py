@@ -81,9 +81,7 @@ def make_batch(rows: Rows, *, keys: Sequence[str], num_rows: int, loss_weight: f
     mask_B = torch.from_numpy(mask)
     return Batch(
         dense_BN=torch.from_numpy(_padded(rows.dense, padding)),
-        sparse=KeyedJaggedTensor(
-            keys=list(keys), values=values, lengths=torch.from_numpy(lengths), stride=num_rows
-        ),
+        sparse=KeyedJaggedTensor(keys=list(keys), values=values, lengths=torch.from_numpy(lengths), stride=num_rows),
         labels_B=torch.from_numpy(_padded(rows.labels, padding)),
         mask_B=mask_B,
         loss_weights_B=mask_B * loss_weight,

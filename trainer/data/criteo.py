@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import polars as pl
@@ -136,14 +136,14 @@ class LogBlock:
         # A sum over the block: the parser refuses lines with more fields, so none can have fewer.
         return self.data.count(b"\t") == (NUM_FIELDS - 1) * self.num_lines
 
-    def _refuse(self, reason: str = "not in the format of the Criteo log") -> Any:
+    def _refuse(self, reason: str = "not in the format of the Criteo log") -> NoReturn:
         self.check_lines()
         last = self.first_line + self.num_lines - 1
         raise DataError(f"{self.path}, lines {self.first_line} to {last}: {reason}; each line needs {_LAYOUT}")
 
 
 def _read_fields(data: bytes) -> pl.DataFrame | None:
-    schema: dict[str, Any] = {"label": pl.Int8}
+    schema: dict[str, Any] = {"label": pl.String}
     schema |= {name: pl.Int64 for name in DENSE_NAMES}
     schema |= {name: pl.String for name in SPARSE_NAMES}
     frame = pl.read_csv(data, separator="\t", has_header=False, quote_char=None, schema=schema)
@@ -156,7 +156,7 @@ def _read_fields(data: bytes) -> pl.DataFrame | None:
 
 def _rows_of(frame: pl.DataFrame) -> LogRows | None:
     labels = frame["label"]
-    if labels.null_count() or not labels.is_between(0, 1).all():
+    if labels.null_count() or not labels.is_in(["0", "1"]).all():
         return None
     num_rows = frame.height
     # Column by column in memory: dictionaries and transforms work on columns.
@@ -169,7 +169,7 @@ def _rows_of(frame: pl.DataFrame) -> LogRows | None:
             missing[column] = frame[name].is_null().to_numpy()
             raw[column] = frame[name].fill_null(0).to_numpy()
     return LogRows(
-        labels=labels.to_numpy().astype(np.int32),
+        labels=(labels == "1").to_numpy().astype(np.int32),
         dense_raw=dense_raw.T,
         dense_missing=dense_missing.T,
         values=values.T,

@@ -35,9 +35,10 @@ class BatchReader:
         self._keys = list(source.features.table_rows)
         self._slice = slice_size(batch_size=batch_size, world_size=world_size)
 
-    def num_steps(self, *, first_row: int = 0) -> int:
-        """Steps from a row of the epoch to its end."""
-        return -(-(self._source.num_rows - first_row) // self._batch_size)
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        return self._source.num_rows
 
     def rows_of_step(self, first_row: int) -> int:
         """Rows over all ranks of the step that begins at a row of the epoch."""
@@ -50,6 +51,4 @@ class BatchReader:
             begin = min(self._rank * self._slice, count)
             end = min(begin + self._slice, count)
             rows = self._source.read(order.rows(start + begin, start + end))
-            yield make_batch(
-                rows, keys=self._keys, num_rows=self._slice, loss_weight=self._world_size / count
-            )
+            yield make_batch(rows, keys=self._keys, num_rows=self._slice, loss_weight=self._world_size / count)

@@ -13,6 +13,7 @@ from configs.errors import DataError
 from configs.schema import Data
 from trainer import storage
 from trainer.data.batch import Rows
+from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
 from trainer.data.manifest import DataManifest
 from trainer.data.teacher import Teacher
 
@@ -139,8 +140,8 @@ class SyntheticSource:
     def __init__(self, *, teacher: Teacher, name: str, first_row: int, num_rows: int) -> None:
         self.teacher = teacher
         self.features = SourceFeatures(
-            dense_names=tuple(teacher.dense_names),
-            table_rows=dict(zip(teacher.id_names, teacher.table_rows, strict=True)),
+            dense_names=DENSE_NAMES,
+            table_rows=dict(zip(SPARSE_NAMES, teacher.table_rows, strict=True)),
             dictionary=f"synthetic seed {teacher.seed}, tables up to {teacher.max_table_rows} rows",
         )
         self.parts = (SourcePart(name=name, num_rows=num_rows, file="the synthetic stream"),)

@@ -1,0 +1,217 @@
+"""The door of the configuration: TOML text and overrides in, a checked RunConfig out, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from configs.errors import ConfigError
+from configs.overrides import apply_overrides
+from configs.problems import Problem, config_error, rule_problems, schema_problems, shown, unreadable_values
+from configs.schema import Member, RunConfig, TableGroup
+from configs.section import ArchConfig, Section
+
+# Stands in for a member's architecture while the rest of the configuration is checked.
+_ANY_ARCH = {"kind": "any"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """What validation of one section gave: the section, or its problems."""
+
+    section: Any
+    problems: list[Problem]
+
+
+def config_text(path: str) -> str:
+    """The text of a configuration file on this machine's disk.
+
+    Raises:
+        ConfigError: There is no such file, or it is not UTF-8 text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        here = sorted(Path(__file__).parent.glob("*.toml"))
+        names = ", ".join(os.path.relpath(file) for file in here)
+        raise ConfigError(f"{path}: no such file" + (f"; there are {names}" if names else "")) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from None
+
+
+def read_run(
+    text: str,
+    *,
+    source: str,
+    overrides: Sequence[str] = (),
+    resolve_arch: Callable[[str], type[ArchConfig]],
+    arch_kinds: Sequence[str],
+) -> RunConfig:
+    """Reads a run: defaults < `text` < `overrides`.
+
+    Args:
+        text: TOML.
+        source: What to call it in sentences, as `run.toml`.
+        overrides: Words `--section.key=value`.
+        resolve_arch: A kind's `Config` class; raises `KeyError` or `ImportError` where it has none.
+        arch_kinds: The kinds to name when a member's is not known.
+
+    Raises:
+        ConfigError: The text is not TOML, an override is malformed, or the configuration has
+            problems; then all of them are in the message, one a line.
+    """
+    tree = apply_overrides(_parse(text, source), overrides)
+    unreadable = unreadable_values(tree)
+    # As JSON: strict validation of Python objects would refuse a list where a tuple is wanted.
+    plain = _with_none_at(tree, {problem.path for problem in unreadable})
+    archs = _read_archs(plain, resolve_arch=resolve_arch, arch_kinds=arch_kinds)
+    run = _validate(RunConfig, _without_archs(plain))
+    problems = [problem for arch in archs.values() for problem in arch.problems] + run.problems
+    if run.problems:
+        problems += _rules_across_sections(plain)
+    if unreadable:
+        known = {problem.path for problem in unreadable}
+        problems = unreadable + [
+            problem for problem in problems if not any(problem.path[: len(path)] == path for path in known)
+        ]
+    if problems:
+        raise config_error(f"{source} with overrides" if overrides else source, problems, tree=tree)
+    config: RunConfig = run.section
+    members = {name: dataclasses.replace(config.members[name], arch=arch.section) for name, arch in archs.items()}
+    return dataclasses.replace(config, members=members)
+
+
+def dump_run(config: RunConfig) -> str:
+    """The configuration as TOML with every key that has a value; `read_run` gives an equal object."""
+    return tomli_w.dumps(_plain(config))
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        reason, _, place = str(error).partition(" (at ")
+        found = re.search(r"line (\d+), column (\d+)", place)
+        lines = text.split("\n")
+        line, column = found.groups() if found else (str(len(lines)), str(len(lines[-1]) + 1))
+        raise ConfigError(f"{source}: not TOML at line {line}, column {column}: {reason}; correct that line") from None
+
+
+def _with_none_at(tree: Any, paths: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:
+    """A copy of the tree that JSON can hold: None at each of the paths."""
+    if isinstance(tree, dict):
+        return {key: _with_none_at(value, paths, (*at, key)) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_with_none_at(value, paths, (*at, index)) for index, value in enumerate(tree)]
+    return None if at in paths else tree
+
+
+def _arch_tables(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each member's arch table, empty where it is not given; members without the right form are left out."""
+    members = tree.get("members")
+    if not isinstance(members, dict):
+        return {}
+    return {
+        name: member.get("arch", {})
+        for name, member in members.items()
+        if isinstance(member, dict) and isinstance(member.get("arch", {}), dict)
+    }
+
+
+def _without_archs(tree: dict[str, Any]) -> dict[str, Any]:
+    """A copy with a stand-in for each arch table, which its own class validates."""
+    tables = _arch_tables(tree)
+    if not tables:
+        return tree
+    members = tree["members"]
+    return {**tree, "members": members | {name: members[name] | {"arch": _ANY_ARCH} for name in tables}}
+
+
+def _read_archs(
+    tree: dict[str, Any], *, resolve_arch: Callable[[str], type[ArchConfig]], arch_kinds: Sequence[str]
+) -> dict[str, _Checked]:
+    """Each member's architecture, validated by the class of its kind."""
+    checked = {}
+    for name, table in _arch_tables(tree).items():
+        at: tuple[str | int, ...] = ("members", name, "arch")
+        try:
+            cls = _arch_class(table.get("kind"), resolve_arch=resolve_arch, arch_kinds=arch_kinds)
+            checked[name] = _validate(cls, table, at=at)
+        except ConfigError as error:
+            checked[name] = _Checked(section=None, problems=[Problem(path=(*at, "kind"), text=str(error))])
+    return checked
+
+
+def _arch_class(
+    kind: object, *, resolve_arch: Callable[[str], type[ArchConfig]], arch_kinds: Sequence[str]
+) -> type[ArchConfig]:
+    choose = f"choose one of {', '.join(arch_kinds)}"
+    if kind is None:
+        raise ConfigError(f"missing; {choose}")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{shown(kind)} is not text; {choose}")
+    if not all(part.isidentifier() for part in kind.split(".")):
+        raise ConfigError(f"{kind!r} is not a member; {choose}")
+    try:
+        return resolve_arch(kind)
+    except (KeyError, ImportError) as error:
+        if "." in kind or kind in arch_kinds:
+            raise ConfigError(f"{kind!r} cannot be imported ({error}); correct it, or {choose}") from None
+        raise ConfigError(f"{kind!r} is not a member; {choose}") from None
+
+
+def _validate(section: type[Section], table: dict[str, Any], at: tuple[str | int, ...] = ()) -> _Checked:
+    """Validates strictly: no number from text, no number from `true`."""
+    try:
+        return _Checked(section=TypeAdapter(section).validate_json(json.dumps(table), strict=True), problems=[])
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        return _Checked(section=None, problems=schema_problems(errors, root=section, at=at))
+
+
+def _rules_across_sections(tree: dict[str, Any]) -> list[Problem]:
+    """What RunConfig's own rules say when a problem below kept validation from asking them.
+
+    Those rules read the names of tables and members, a member's tables and its copies, so a run
+    with these alone is asked.
+    """
+    tables, members = tree.get("tables", {}), tree.get("members", {})
+    if not (isinstance(tables, dict) and isinstance(members, dict)):
+        return []
+    groups = {name: TableGroup() for name in tables}
+    try:
+        RunConfig(tables=groups, members={name: _member_outline(table) for name, table in members.items()})
+    except ValueError as error:
+        return rule_problems(error, at=())
+    return []
+
+
+def _member_outline(table: object) -> Member:
+    given = table if isinstance(table, dict) else {}
+    tables, copies = given.get("tables"), given.get("copies")
+    return Member(
+        arch=ArchConfig(**_ANY_ARCH),
+        tables=tables if isinstance(tables, str) else "shared",
+        copies=copies if type(copies) is int and copies > 0 else 1,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Sections as dicts without what TOML cannot say (None) or need not say (an empty mapping)."""
+    if isinstance(value, Section):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: _plain(entry) for name, entry in fields.items() if entry is not None and entry != {}}
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

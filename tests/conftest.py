@@ -1,0 +1,54 @@
+"""What all tests share: one thread, and visible skips where a GPU or real data is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before numpy and torch are imported: they read it once. Results depend on the number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA_VARIABLE = "CHORUS_TEST_DATA"
+
+
+def real_data_folder() -> Path:
+    """Returns the folder with real click logs; it need not exist."""
+    return Path(os.environ.get(REAL_DATA_VARIABLE) or ROOT.parent / "shared" / "data")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what this machine cannot run; last, so that deselected tests are gone and cost no import of torch."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_cuda():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))
+    if not real_data_folder().is_dir():
+        reason = f"no real data in {real_data_folder()}; set {REAL_DATA_VARIABLE} to a folder that holds some"
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Holds torch at one thread where any test module imported it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The folder with real click logs; for tests marked real_data."""
+    assert request.node.get_closest_marker("real_data"), "mark the test with real_data"
+    return real_data_folder()
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,56 @@
+"""A program's command line: its flags, the overrides, and how other words are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.command import SCORE, TRAIN, parse_command
+from configs.errors import ConfigError
+
+
+@pytest.mark.parametrize("words", [["--config", "a=b.toml"], ["--config=a=b.toml"]])
+def test_flags_and_overrides_are_told_apart(words: list[str]) -> None:
+    command = parse_command(["--run.seed=3", *words, "--help", "--members={}"], program=TRAIN)
+    assert command.overrides == ("--run.seed=3", "--members={}")
+    assert command.one("--config") == "a=b.toml"
+    assert command.given("--help")
+    assert not command.given("--print-config")
+    assert command.one("--print-config") is None
+
+
+def test_a_repeatable_flag_keeps_every_value() -> None:
+    command = parse_command(["--checkpoint", "a=x", "--checkpoint=b=y", "--output", "o"], program=SCORE)
+    assert command.all("--checkpoint") == ("a=x", "b=y")
+    assert command.one("--output") == "o"
+    assert command.all("--config") == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--run.seed", "3"], "--run.seed: no value; write key and value as one word, --run.seed=3"),
+        (["--run.seed"], "--run.seed: no value; write key and value as one word, --run.seed=VALUE"),
+        (["--run.seed", "--help"], "--run.seed: no value; write key and value as one word, --run.seed=VALUE"),
+        (
+            ["run.toml"],
+            "run.toml: neither a flag (--config, --help, --print-config) nor a key; "
+            "write --section.key=VALUE, as --train.batch_size=8192",
+        ),
+        (["--confg", "x"], "--confg: no such flag; did you mean --config?"),
+        (["--confg=x"], "--confg: no such flag; did you mean --config?"),
+        (["--print=x"], "--print: no such flag; did you mean --print-config?"),
+        (["--meber={}"], "--meber: no such flag; did you mean --members?"),
+        (["--batch_size=3"], "--batch_size: no such flag; did you mean --train.batch_size or --score.batch_size?"),
+        (["--zzz=1"], "--zzz: no such flag; the flags are --config, --help, --print-config"),
+        (["--checkpoint", "x"], "--checkpoint: no value; write key and value as one word, --checkpoint=x"),
+        (["--config"], "--config: no value; write --config FILE"),
+        (["--config", "--help"], "--config: no value; write --config FILE"),
+        (["--config="], "--config=: no value; write --config FILE"),
+        (["--config=a", "--config", "b"], "--config: given twice; give it once"),
+        (["--help=1"], "--help=1: --help takes no value; write --help"),
+    ],
+)
+def test_other_words_are_refused(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_command(words, program=TRAIN)
+    assert str(refused.value) == sentence

@@ -1,0 +1,68 @@
+"""What a run tells its user at the start and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from configs.loader import dump_run
+from configs.schema import RunConfig
+from trainer import storage
+from trainer.assembly import AssembledTraining
+from trainer.checkpoints import PLAN_NAME
+from trainer.data.source import SyntheticSource
+from trainer.loop import LoopEnd
+from trainer.metrics.exact import BinaryMetrics
+from trainer.reporting import METRICS_NAME, TENSORBOARD_NAME, clock
+from trainer.runtime import Runtime
+
+
+def say_start(config: RunConfig, *, assembled: AssembledTraining, folder: str, runtime: Runtime) -> None:
+    """The resolved config, the model, the plan, and the best that the data allow where that is known."""
+    if not runtime.is_main:
+        return
+    storage.write_json(storage.join(folder, PLAN_NAME), assembled.plan)
+    training = assembled.training
+    runtime.say(dump_run(config))
+    parameters = sum(p.numel() for p in training.task.ensemble.bank.parameters())
+    runtime.say(
+        f"{len(training.member_names)} members ({', '.join(training.member_names)}), {parameters:,} dense parameters;"
+        f" {runtime.world_size} rank(s) on {runtime.device.type}; {training.source.num_rows:,} training rows"
+    )
+    runtime.say(assembled.report.sentence())
+    if assembled.resumed_from:
+        progress = training.progress
+        runtime.say(
+            f"resuming from {assembled.resumed_from}: step {progress.step}, epoch {progress.epoch}, row {progress.row}"
+        )
+    valid = assembled.sources.valid
+    if isinstance(valid, SyntheticSource):
+        best = valid.teacher.ceiling(valid.teacher_rows())
+        runtime.say(f"best possible on the held-out rows: AUC {best.auc:.5f}, log loss {best.log_loss_nats:.5f} nats")
+
+
+def say_end(end: LoopEnd, *, assembled: AssembledTraining, folder: str, runtime: Runtime) -> None:
+    """What was trained, how good it is, and where everything lies."""
+    progress = assembled.training.progress
+    if end.preempted:
+        runtime.say(f"stopped on request at step {progress.step}, with a checkpoint; start again to go on: {folder}")
+        return
+    if end.rows == 0:
+        runtime.say(f"already trained to step {progress.step}; nothing to do: {folder}")
+        return
+    rate = end.rows / max(end.seconds, 1e-9)
+    runtime.say(f"trained {end.rows:,} rows in {clock(end.seconds)} ({rate:,.0f} rows/s)")
+    if end.quality:
+        runtime.say(quality_table({name: column.metrics for name, column in end.quality.items()}))
+    runtime.say(f"run folder: {folder}  (metrics: {METRICS_NAME}; tensorboard --logdir {folder}/{TENSORBOARD_NAME})")
+
+
+def quality_table(columns: Mapping[str, BinaryMetrics]) -> str:
+    """A line per prediction column: AUC, log loss in nats, normalised entropy, calibration."""
+    width = max(len(name) for name in (*columns, "member"))
+    lines = [f"{'member':<{width}}  {'AUC':>8}  {'log loss':>8}  {'NE':>8}  {'calibration':>11}"]
+    for name, metrics in columns.items():
+        lines.append(
+            f"{name:<{width}}  {metrics.auc:8.5f}  {metrics.log_loss_nats:8.5f}  {metrics.ne:8.5f}"
+            f"  {metrics.calibration:11.4f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""Evaluation of every member and of the merge on held-out rows while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from modules.merge import merge
+from trainer.data.loading import BatchReader
+from trainer.data.order import RowOrder
+from trainer.data.source import RowSource
+from trainer.metrics.meters import LogitMeter, MeteredColumn
+from trainer.runtime import Runtime
+
+MERGED = "merged"
+
+
+class Evaluator:
+    """Evaluates a model on a source's rows, in file order.
+
+    Args:
+        source: The held-out rows.
+        batch_size: Rows a step over all ranks.
+        member_names: In the order of the logits.
+        rule: The merge rule.
+        runtime: This process.
+    """
+
+    def __init__(
+        self, *, source: RowSource, batch_size: int, member_names: Sequence[str], rule: str, runtime: Runtime
+    ) -> None:
+        self._order = RowOrder(num_rows=source.num_rows)
+        self._reader = BatchReader(
+            source=source, batch_size=batch_size, rank=runtime.rank, world_size=runtime.world_size
+        )
+        self._columns = (*member_names, MERGED)
+        self._rule = rule
+        self._runtime = runtime
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, MeteredColumn]:
+        """Figures by column (members, then merged). All ranks must call this; the model is left in training mode."""
+        model.eval()
+        meter = LogitMeter(self._columns, device=self._runtime.device)
+        for batch in self._reader.batches(self._order):
+            on_device = batch.to(self._runtime.device)
+            _, output = model(on_device)
+            merged_logit_B = torch.logit(merge(output.logits_BM.double(), rule=self._rule))
+            columns = torch.cat([output.logits_BM.double(), merged_logit_B[:, None]], dim=1)
+            meter.add(columns, on_device.labels_B, on_device.mask_B)
+        meter.reduce(self._runtime.sum)
+        model.train()
+        return meter.compute()
+
+
+def quality_line(results: dict[str, MeteredColumn], *, say: Callable[[str], None]) -> None:
+    """Says every column's AUC and log loss in one line."""
+    figures = "  ".join(
+        f"{name} {column.metrics.auc:.5f}/{column.metrics.log_loss_nats:.5f}" for name, column in results.items()
+    )
+    say(f"  eval auc/log_loss_nats  {figures}")
+
+
+def as_scalars(results: dict[str, MeteredColumn]) -> dict[str, float]:
+    """Metric path -> value."""
+    scalars = {}
+    for name, column in results.items():
+        metrics = column.metrics
+        scalars |= {
+            f"eval/{name}/auc": metrics.auc,
+            f"eval/{name}/auc_error": column.auc_error,
+            f"eval/{name}/log_loss_nats": metrics.log_loss_nats,
+            f"eval/{name}/ne": metrics.ne,
+            f"eval/{name}/calibration": metrics.calibration,
+        }
+    return scalars

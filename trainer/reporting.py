@@ -1,0 +1,111 @@
+"""Reporter: a run's figures to the console, metrics.jsonl and TensorBoard; on rank 0 alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from trainer import storage
+from trainer.runtime import Runtime
+
+METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+
+class Reporter:
+    """Writes scalars under paths with units, as train/deep/loss_nats.
+
+    Args:
+        folder: The run's folder.
+        resumed_step: Lines of later steps, left by a run that did not reach its next checkpoint,
+            are dropped.
+        runtime: This process.
+    """
+
+    def __init__(self, *, folder: str, resumed_step: int, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._started = time.monotonic()
+        if not runtime.is_main:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # loads slowly, and only rank 0 needs it
+
+        self._path = storage.join(folder, METRICS_NAME)
+        self._keep_until(resumed_step)
+        self._board = SummaryWriter(
+            storage.join(folder, TENSORBOARD_NAME), purge_step=resumed_step + 1 if resumed_step else None
+        )
+
+    def _keep_until(self, step: int) -> None:
+        lines = storage.read_text(self._path).splitlines() if step and storage.is_file(self._path) else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        storage.write_text(self._path, "".join(line + "\n" for line in kept))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Appends one line of figures; NaN becomes null."""
+        if not self._runtime.is_main:
+            return
+        plain = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
+        line = json.dumps({"step": step, "seconds": round(time.monotonic() - self._started, 3), **plain})
+        with storage.open_file(self._path, "a") as file:
+            file.write(line + "\n")
+        for key, value in scalars.items():
+            self._board.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Flushes what is buffered."""
+        if self._runtime.is_main:
+            self._board.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lap:
+    """Time and rows since the lap before."""
+
+    seconds: float
+    rows_per_second: float
+
+
+class Stopwatch:
+    """Time spent in steps; pauses (evaluation, checkpoints) do not count.
+
+    Args:
+        rows: Rows trained before it starts.
+    """
+
+    def __init__(self, *, rows: int) -> None:
+        self._started = time.monotonic()
+        self._paused_seconds = 0.0
+        self._lap_seconds, self._lap_rows = 0.0, rows
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, pauses left out."""
+        return time.monotonic() - self._started - self._paused_seconds
+
+    def mean_seconds(self, *, steps: int) -> float:
+        """Seconds a step."""
+        return self.seconds / max(steps, 1)
+
+    def lap(self, *, rows: int) -> Lap:
+        """Ends a lap at a total of `rows`."""
+        seconds, count = self.seconds - self._lap_seconds, rows - self._lap_rows
+        self._lap_seconds, self._lap_rows = self.seconds, rows
+        return Lap(seconds=seconds, rows_per_second=count / max(seconds, 1e-9))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves a block's time out."""
+        began = time.monotonic()
+        yield
+        self._paused_seconds += time.monotonic() - began
