@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.ensemble_schema import FeatureOverride, Member, Merge, TableGroup
+from configs.ensemble_schema import Member, Merge, TableGroup
 from configs.section import Section, not_negative, not_yet, positive
 
 RESERVED_NAMES = ("merged", "label", "part", "row", "shared", "own")

@@ -1,7 +1,7 @@
 """Generates click logs in the Criteo layout from a planted teacher, and says how well they can be predicted at best.
 
-Writes DIR/day_0.tsv.gz, DIR/day_1.tsv.gz, ... and, last, DIR/ceiling.json: for each day the rows, the click rate, and the
-AUC and log loss (nats) of the true click probability. The same arguments give the same rows. Example:
+Writes DIR/day_0.tsv.gz, DIR/day_1.tsv.gz, ... and, last, DIR/ceiling.json: for each day the rows, the click rate, and
+the AUC and log loss (nats) of the true click probability. The same arguments give the same rows. Example:
 
   python tools/generate_criteo.py --output demo/logs --days 2 --rows-per-day 200000 --seed 7
 

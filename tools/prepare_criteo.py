@@ -106,7 +106,9 @@ def _input_files(patterns: Sequence[str]) -> list[str]:
     files: list[str] = []
     for pattern in patterns:
         matched = (
-            [pattern] if "*" not in pattern or Path(pattern).exists() else sorted(glob.glob(pattern), key=_natural_key)
+            [pattern]
+            if not glob.has_magic(pattern) or Path(pattern).exists()
+            else sorted(glob.glob(pattern), key=_natural_key)
         )
         if not matched:
             raise DataError(f"--input: no file matches {pattern!r}; check the path")

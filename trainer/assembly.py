@@ -32,12 +32,13 @@ from sharding.report import PlanReport, report_plan
 from trainer import checkpoints, storage
 from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts
 from trainer.data.loading import slice_size
-from trainer.data.source import SourceFeatures, TrainingSources, open_sources
+from trainer.data.source import SourceFeatures, TrainingSources, open_scoring_source, open_sources
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
 from trainer.optimizers import TaskOptimizer, update_tables_in_backward
 from trainer.progress import Progress
 from trainer.runtime import Runtime
+from trainer.scoring import ScoringJob
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -284,3 +285,45 @@ def _checkpoint_to_resume(
     manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(wish))
     checkpoints.verify(manifest, runtime=runtime)
     return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssembledScoring:
+    """A scoring job, ready to start."""
+
+    job: ScoringJob
+    member_names: tuple[str, ...]
+    report: PlanReport
+    provenance: dict[str, Any]
+
+
+def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) -> AssembledScoring:
+    """Everything a scoring job needs: weights only, under a new plan for this world. All ranks must call this.
+
+    Raises:
+        ChorusError: data, checkpoint or plan do not fit.
+    """
+    manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(checkpoint))
+    source = open_scoring_source(config.data, parts=config.score.parts)
+    checkpoints.check_same_features(manifest, source.features, root=config.data.root)
+    built = build_task(config, features=source.features)
+    checkpoints.check_same_model(manifest, built.facts)
+    checkpoints.verify(manifest, runtime=runtime)
+    sharded = shard_task(built, rows_per_rank=config.score.batch_size, runtime=runtime)
+    checkpoints.load(manifest, {f"model/{key}": value for key, value in sharded.model.state_dict().items()})
+    names = built.task.ensemble.member_names
+    job = ScoringJob(
+        model=sharded.model,
+        source=source,
+        member_names=names,
+        rule=config.merge.rule,
+        batch_size=config.score.batch_size,
+        range_rows=config.score.range_rows,
+        runtime=runtime,
+    )
+    provenance = {
+        "merge_rule": config.merge.rule,
+        "checkpoint": {"folder": checkpoint, "step": manifest.step},
+        "data": {"root": config.data.root, "dictionary": source.features.dictionary},
+    }
+    return AssembledScoring(job=job, member_names=names, report=sharded.report, provenance=provenance)

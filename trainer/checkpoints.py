@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from configs.errors import CheckpointError
+from configs.errors import CheckpointError, DataError
 from trainer import storage
 from trainer.data.source import SourceFeatures
 from trainer.runtime import Runtime
@@ -94,6 +94,34 @@ def read_manifest(folder: str) -> CheckpointManifest:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint's manifest ({error!r}); take another checkpoint") from error
+
+
+def check_same_features(manifest: CheckpointManifest, features: SourceFeatures, *, root: str) -> None:
+    """Refuses data that were prepared with other features, table sizes or dictionary than the checkpoint's.
+
+    Raises:
+        DataError: names the first features that differ.
+    """
+    saved = manifest.model["table_rows"]
+    ours = dict(features.table_rows)
+    different = [name for name in {**saved, **ours} if saved.get(name) != ours.get(name)]
+    if different:
+        shown = ", ".join(f"{name} has {ours.get(name)} rows, not {saved.get(name)}" for name in different[:3])
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise DataError(
+            f"data.root: {root!r} was prepared with other table sizes than the data of {manifest.folder}:"
+            f" {shown}{more}; prepare it with that dictionary"
+        )
+    if list(features.dense_names) != list(manifest.model["dense_features"]):
+        raise DataError(
+            f"data.root: {root!r} has dense features {', '.join(features.dense_names)}; the checkpoint"
+            f" {manifest.folder} was trained on {', '.join(manifest.model['dense_features'])}"
+        )
+    if features.dictionary != manifest.model["dictionary"]:
+        raise DataError(
+            f"data.root: {root!r} was prepared with another dictionary than the data of {manifest.folder}, so its ids"
+            " mean other values; prepare it with that dictionary"
+        )
 
 
 def check_same_model(manifest: CheckpointManifest, facts: ModelFacts) -> None:

@@ -72,7 +72,8 @@ class LossWindow:
             name = self._names[member]
             raise ChorusError(
                 f"member {name}: loss is {losses_SM[at, member].item()} at step {self._agreed_step + at + 1};"
-                f" lower members.{name}.lr, dense.lr or the lr of its tables, and start again from a checkpoint before it"
+                f" lower members.{name}.lr, dense.lr or the lr of its tables, and start again from a checkpoint"
+                " before it"
             )
 
     def take(self) -> dict[str, float]:

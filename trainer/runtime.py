@@ -17,6 +17,7 @@ from torch import Tensor
 
 from configs.errors import ConfigError
 from configs.schema import Run
+from trainer import library_warnings
 from trainer.failures import failure_sentence
 
 
@@ -85,6 +86,7 @@ class Runtime:
         return group
 
     def __enter__(self) -> Runtime:
+        library_warnings.silence()
         torch.set_num_threads(self._run.threads_per_rank)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)

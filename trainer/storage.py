@@ -105,18 +105,23 @@ def read_text(path: str) -> str:
         return str(file.read())
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes a text file so that a reader sees the old one or the new one, never half of it."""
+def write_bytes(path: str, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never half of it."""
     if path.startswith("s3://"):
-        with open_file(path, "w") as file:
-            file.write(text)
+        with open_file(path, "wb") as file:
+            file.write(content)
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open_file(temporary, "w") as file:
-        file.write(text)
+    temporary = f"{path}.tmp"
+    with open_file(temporary, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file in one step, as `write_bytes` does."""
+    write_bytes(path, text.encode())
 
 
 def read_json(path: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from configs.schema import Data
+from configs.schema import Data, Synthetic
 from trainer import storage
 from trainer.data.batch import Rows
 from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
@@ -215,13 +215,32 @@ def open_sources(data: Data) -> TrainingSources:
         train: RowSource = PreparedSource(root=data.root, parts=data.train)
         valid: RowSource | None = PreparedSource(root=data.root, parts=data.valid) if data.valid else None
     else:
-        stream = data.synthetic
-        teacher = Teacher(seed=stream.seed, max_table_rows=stream.max_table_rows)
-        train = SyntheticSource(teacher=teacher, name="stream", first_row=0, num_rows=stream.train_rows)
-        valid = SyntheticSource(
-            teacher=teacher, name="held_out", first_row=stream.train_rows, num_rows=stream.valid_rows
-        )
+        train, valid = _stream(data.synthetic, held_out=False), _stream(data.synthetic, held_out=True)
     for what, source in (("train", train), ("valid", valid)):
         if source is not None and source.num_rows == 0:
             raise DataError(f"data.{what}: its parts hold no rows; name parts that do")
     return TrainingSources(train=train, valid=valid)
+
+
+def open_scoring_source(data: Data, *, parts: Sequence[str]) -> RowSource:
+    """The rows to score: the named parts of data.root, or all; without a root, the stream's held-out rows.
+
+    Raises:
+        DataError: something is missing or damaged, or there is no row.
+    """
+    if not data.root:
+        return _stream(data.synthetic, held_out=True)
+    chosen = parts or [part.name for part in DataManifest.read(data.root).parts]
+    source = PreparedSource(root=data.root, parts=chosen)
+    if source.num_rows == 0:
+        raise DataError(f"{data.root}: its parts {', '.join(chosen)} hold no rows; name parts in score.parts that do")
+    return source
+
+
+def _stream(stream: Synthetic, *, held_out: bool) -> SyntheticSource:
+    return SyntheticSource(
+        teacher=Teacher(seed=stream.seed, max_table_rows=stream.max_table_rows),
+        name="held_out" if held_out else "stream",
+        first_row=stream.train_rows if held_out else 0,
+        num_rows=stream.valid_rows if held_out else stream.train_rows,
+    )

@@ -3,7 +3,7 @@
 Everything about row i is a function of (seed, i) alone, through counter-based hashing, so any rows can be made in any
 order: as a stream and as files. The logit is a bias, a weight for every categorical value, dot products of hidden
 vectors for a few pairs of features, and non-linear terms of the numerics; the label is a coin thrown with its sigmoid.
-Most of the signal lies in frequent values and small tables, some in the tail. No learner can beat `ceiling`, save by luck.
+Most of the signal lies in frequent values and small tables, some in the tail. No learner beats `ceiling`, save by luck.
 
 Legend: N rows, K values of a feature.
 """
@@ -246,7 +246,7 @@ class Teacher:
     def _numeric(self, z: np.ndarray) -> np.ndarray:
         """Terms of the standardised numerics [13, N]: straight, saturating, humped, wavy, and two products."""
         signs = np.where(_uniform(_hash(self.seed, _SHAPE_STREAM + 100, np.arange(8))) < 0.5, -1.0, 1.0)
-        return (
+        total: np.ndarray = (
             signs[0] * 0.6 * z[0]
             + signs[1] * 0.5 * np.tanh(2 * z[2])
             + signs[2] * 1.2 * np.exp(-2 * z[4] ** 2)
@@ -256,6 +256,7 @@ class Teacher:
             + signs[6] * 0.5 * np.tanh(z[10]) * np.tanh(2 * z[11])
             + signs[7] * 0.3 * z[12]
         )
+        return total
 
     @functools.cached_property
     def _calibration(self) -> _Calibration:
@@ -283,8 +284,9 @@ def _logs(dense_raw: np.ndarray) -> np.ndarray:
 
 
 def _standardised(dense_raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """The transformed numerics [13, N] with mean 0 and deviation 1, cut at 3: a missing one counts as 0, as models see."""
-    return np.clip((_logs(dense_raw) - mean[:, None]) / std[:, None], -3.0, 3.0)
+    """The transformed numerics [13, N] with mean 0 and deviation 1, cut at 3; a missing one is a 0, as models see it."""
+    z: np.ndarray = np.clip((_logs(dense_raw) - mean[:, None]) / std[:, None], -3.0, 3.0)
+    return z
 
 
 def _mix_32(x: np.ndarray) -> np.ndarray:
