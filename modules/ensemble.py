@@ -94,7 +94,7 @@ class Ensemble(nn.Module):
 
     def forward(self, dense_BN: Tensor, sparse: KeyedJaggedTensor) -> list[Tensor]:
         """Dense features [B, N] and id bags of B rows; gives one logit tensor [B] per member."""
-        return self.bank(dense_BN, self.tables(sparse))  # type: ignore[no-any-return]
+        return self.bank(dense_BN, self.tables(sparse))
 
 
 def stack_logits(logits: list[Tensor]) -> Tensor:

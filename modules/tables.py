@@ -74,7 +74,7 @@ def build_tables(specs: Sequence[TableSpec], *, device: str) -> EmbeddingBagColl
             )
             for spec in specs
         ],
-        device=device,  # type: ignore[arg-type]
+        device=device,
     )
 
 

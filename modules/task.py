@@ -58,4 +58,4 @@ class EnsembleTask(nn.Module):
     def forward(self, batch: TaskBatch) -> tuple[Tensor, EnsembleOutput]:
         """Gives (loss to differentiate, EnsembleOutput)."""
         logits = self.ensemble(batch.dense_BN, batch.sparse)
-        return self.losses(logits, batch.labels_B, batch.loss_weights_B)  # type: ignore[no-any-return]
+        return self.losses(logits, batch.labels_B, batch.loss_weights_B)

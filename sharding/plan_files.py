@@ -16,7 +16,7 @@ def plan_tables_json(plan: ShardingPlan) -> dict[str, Any]:
     """Table name -> {sharding_type, kernel, ranks, shards: [{offsets, sizes, rank}]}."""
     tables: dict[str, Any] = {}
     for module_plan in plan.plan.values():
-        for table, sharding in module_plan.items():  # type: ignore[attr-defined]
+        for table, sharding in module_plan.items():
             spec = sharding.sharding_spec
             shards = [
                 {"offsets": list(s.shard_offsets), "sizes": list(s.shard_sizes), "rank": s.placement.rank()}

@@ -41,8 +41,8 @@ def plan_tables(
     sharders = [TableSharder()]
     try:
         if process_group is None:
-            return planner.plan(module, sharders)  # type: ignore[arg-type]
-        return planner.collective_plan(module, sharders, process_group)  # type: ignore[arg-type]
+            return planner.plan(module, sharders)
+        return planner.collective_plan(module, sharders, process_group)
     except PlannerError as error:
         raise PlanError(
             f"the tables do not fit {hardware.world_size} x {hardware.device}"

@@ -217,13 +217,15 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         return run_checkpoints.save(state, progress=progress.as_json(), facts=built.facts, data=data_facts, texts=texts)
 
     names = [name for name, _ in members]
-    evaluator = sources.valid and Evaluator(
-        source=sources.valid,
-        batch_size=config.train.batch_size,
-        member_names=names,
-        rule=config.merge.rule,
-        runtime=runtime,
-    )
+    evaluator = None
+    if sources.valid is not None:
+        evaluator = Evaluator(
+            source=sources.valid,
+            batch_size=config.train.batch_size,
+            member_names=names,
+            rule=config.merge.rule,
+            runtime=runtime,
+        )
     training = Training(
         model=model,
         task=built.task,
@@ -239,7 +241,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         sources=sources,
         report=sharded.report,
         plan=sharded.plan,
-        resumed_from=resumed and resumed.folder,
+        resumed_from=None if resumed is None else resumed.folder,
     )
 
 

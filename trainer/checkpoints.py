@@ -7,6 +7,7 @@ into any of either.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -243,9 +244,9 @@ class Checkpoints:
         for name in runtime.from_main(lambda: list(reversed(self.whole()))):
             folder = storage.join(self._folder, name)
             try:
-                manifest = runtime.from_main(lambda folder=folder: read_manifest(folder))
+                manifest: CheckpointManifest = runtime.from_main(functools.partial(read_manifest, folder))
                 verify(manifest, runtime=runtime)
-                return manifest  # type: ignore[no-any-return]
+                return manifest
             except CheckpointError as error:
                 runtime.say(f"passing over a checkpoint: {error}")
         return None

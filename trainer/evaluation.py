@@ -65,7 +65,7 @@ def quality_line(results: dict[str, MeteredColumn], *, say: Callable[[str], None
 
 def as_scalars(results: dict[str, MeteredColumn]) -> dict[str, float]:
     """Metric path -> value."""
-    scalars = {}
+    scalars: dict[str, float] = {}
     for name, column in results.items():
         metrics = column.metrics
         scalars |= {

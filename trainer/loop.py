@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -25,7 +26,7 @@ from trainer.reporting import Reporter, Stopwatch, clock
 from trainer.runtime import Runtime
 from trainer.step_times import StepTimes
 
-Pipeline = TrainPipelineBase[Batch, EnsembleOutput] | TrainPipelineSparseDist[Batch, EnsembleOutput]
+Pipeline: TypeAlias = TrainPipelineBase[Batch, EnsembleOutput] | TrainPipelineSparseDist[Batch, EnsembleOutput]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def _build_pipeline(kind: str, *, training: Training, device: torch.device) -> P
     # On CPU there is no stream to overlap on: both take the same time and give the same bits.
     overlapped = kind == "sparse_dist" or (kind == "auto" and device.type == "cuda")
     pipeline = TrainPipelineSparseDist if overlapped else TrainPipelineBase
-    return pipeline(training.model, training.optimizer, device)  # type: ignore[arg-type]
+    return pipeline(training.model, training.optimizer, device)
 
 
 def _evaluate(evaluator: Evaluator, *, pipeline: Pipeline, model: DistributedModelParallel) -> dict[str, MeteredColumn]:

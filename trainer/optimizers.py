@@ -47,7 +47,7 @@ def update_tables_in_backward(module: nn.Module, specs: Sequence[TableSpec]) -> 
             spec = by_name[table]
             # A fresh dict each time: sharding writes into it.
             arguments: dict[str, Any] = _arguments(spec.optimizer, lr=spec.lr, eps=spec.eps)
-            apply_optimizer_in_backward(_RULES[spec.optimizer], [parameter], arguments)  # type: ignore[arg-type]
+            apply_optimizer_in_backward(_RULES[spec.optimizer], [parameter], arguments)
 
 
 def member_of(parameter_name: str) -> str | None:

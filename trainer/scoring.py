@@ -122,7 +122,7 @@ class ScoringJob:
         keys = list(self._source.features.table_rows)
         batch = make_batch(rows, keys=keys, num_rows=self._batch_size, loss_weight=1.0)
         _, output = self._model(batch.to(self._runtime.device))
-        return output.logits_BM[:count].cpu().numpy()  # type: ignore[no-any-return]
+        return output.logits_BM[:count].cpu().numpy()
 
     def _write(self, folder: str, piece: RowRange, logits_NM: NDArray[np.float32]) -> PredictionFile:
         bad = np.argwhere(~np.isfinite(logits_NM))
@@ -138,7 +138,7 @@ class ScoringJob:
             folder,
             part=piece.part,
             first_row=piece.first_row,
-            labels=self._source.read(numbers).labels,
+            labels=self._source.read(numbers).labels.astype(np.int8),
             logits={name: logits_NM[:, index] for index, name in enumerate(self._member_names)},
             merged=merged.float().numpy(),
         )

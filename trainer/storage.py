@@ -39,7 +39,7 @@ def join(*pieces: str) -> str:
 
 def open_file(path: str, mode: str = "r") -> IO[Any]:
     """Opens a file for reading or writing; `mode` as in the built-in `open`."""
-    return _for(path).open(path, mode)  # type: ignore[no-any-return]
+    return _for(path).open(path, mode)
 
 
 def exists(path: str) -> bool:

@@ -38,4 +38,4 @@ class MLP(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[B, in_features] to [B, out_features]."""
-        return self.layers(values)  # type: ignore[no-any-return]
+        return self.layers(values)

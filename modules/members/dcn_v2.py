@@ -87,4 +87,4 @@ class CrossMember(nn.Module):
         x0 = torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)
         crossed = self.cross(x0)
         last = self.deep(crossed) if self.structure == "stacked" else torch.cat([crossed, self.deep(x0)], dim=1)
-        return self.output(last).squeeze(1)  # type: ignore[no-any-return]
+        return self.output(last).squeeze(1)

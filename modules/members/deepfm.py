@@ -54,4 +54,4 @@ class FactorizationMember(nn.Module):
         assert inputs.first_order_BF is not None, "the ensemble gives first-order weights to this member"
         deep = self.deep(torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)).squeeze(1)
         linear = self.dense_linear(inputs.dense_BN).squeeze(1) + inputs.first_order_BF.sum(dim=1)
-        return linear + factorization_term(inputs.embedded_BFD) + deep  # type: ignore[no-any-return]
+        return linear + factorization_term(inputs.embedded_BFD) + deep

@@ -71,4 +71,4 @@ class DotMember(nn.Module):
         """Logits [B]."""
         projected_BD = self.dense(inputs.dense_BN)
         vectors_BVD = torch.cat([projected_BD.unsqueeze(1), inputs.embedded_BFD], dim=1)
-        return self.top(torch.cat([projected_BD, self.interaction(vectors_BVD)], dim=1)).squeeze(1)  # type: ignore[no-any-return]
+        return self.top(torch.cat([projected_BD, self.interaction(vectors_BVD)], dim=1)).squeeze(1)

@@ -49,4 +49,4 @@ class MultiLayerMember(nn.Module):
 
     def forward(self, inputs: MemberInput) -> Tensor:
         """Logits [B]."""
-        return self.mlp(torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)).squeeze(1)  # type: ignore[no-any-return]
+        return self.mlp(torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)).squeeze(1)

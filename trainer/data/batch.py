@@ -90,7 +90,7 @@ def make_batch(rows: Rows, *, keys: Sequence[str], num_rows: int, loss_weight: f
     )
 
 
-def _padded(values: NDArray, padding: int) -> NDArray:  # type: ignore[type-arg]
+def _padded(values: NDArray, padding: int) -> NDArray:
     if not padding:
         return np.ascontiguousarray(values)
     return np.concatenate([values, np.zeros((padding, *values.shape[1:]), dtype=values.dtype)])

@@ -236,7 +236,7 @@ class LogFile:
                     line += num_lines
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
-                f"{self.path}: damaged or cut-off gzip file after line {line - 1} ({error}); fetch it again"
+                f"{self.path}: damaged or cut-off gzip file, at line {line} or later ({error}); fetch it again"
             ) from error
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error

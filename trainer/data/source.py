@@ -39,8 +39,15 @@ class SourcePart:
 class RowSource(Protocol):
     """Rows by number: the parts' rows one after the other, from 0."""
 
-    features: SourceFeatures
-    parts: tuple[SourcePart, ...]
+    @property
+    def features(self) -> SourceFeatures:
+        """What the rows hold."""
+        ...
+
+    @property
+    def parts(self) -> tuple[SourcePart, ...]:
+        """The runs of rows, in order."""
+        ...
 
     @property
     def num_rows(self) -> int:
@@ -115,7 +122,7 @@ class PreparedSource:
         return found
 
 
-def _mapped(path: str, *, num_rows: int) -> NDArray:  # type: ignore[type-arg]
+def _mapped(path: str, *, num_rows: int) -> NDArray:
     if not storage.is_file(path):
         raise DataError(f"{path}: the manifest names this file, but it is not there; prepare the folder again")
     try:
@@ -124,7 +131,7 @@ def _mapped(path: str, *, num_rows: int) -> NDArray:  # type: ignore[type-arg]
         raise DataError(f"{path}: not a whole npy file ({error}); prepare the folder again") from error
     if len(array) != num_rows:
         raise DataError(f"{path}: {len(array)} rows, but the manifest says {num_rows}; prepare the folder again")
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 class SyntheticSource:

@@ -284,7 +284,7 @@ def _logs(dense_raw: np.ndarray) -> np.ndarray:
 
 
 def _standardised(dense_raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """The transformed numerics [13, N] with mean 0 and deviation 1, cut at 3; a missing one is a 0, as models see it."""
+    """The transformed numerics [13, N] with mean 0 and deviation 1, cut at 3; missing is 0, as models see it."""
     z: np.ndarray = np.clip((_logs(dense_raw) - mean[:, None]) / std[:, None], -3.0, 3.0)
     return z
 

@@ -220,6 +220,28 @@ def test_interrupted_anywhere_then_done_anew(days: list[str], tmp_path: Path, st
     assert not (output / "manifest.json").exists()
 
 
+def test_the_old_manifest_goes_before_its_files(
+    days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "data"
+    prepare(inputs=days, output=str(output))
+    removed: list[str] = []
+
+    def remove_one_then_fail(path: str) -> None:
+        if removed:
+            raise OSError(5, "Input/output error")
+        removed.append(path)
+        os.remove(path)
+
+    monkeypatch.setattr(storage, "remove_file", remove_one_then_fail)
+    monkeypatch.setattr(storage, "remove_tree", remove_one_then_fail)
+    with pytest.raises(ChorusError, match="Input/output error"):
+        prepare(inputs=days, output=str(output), overwrite=True)
+    assert removed == [str(output / "manifest.json")]
+    monkeypatch.undo()
+    prepare(inputs=days, output=str(output))
+
+
 def test_disk_full(days: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_append = prepared_folder._NpyWriter.append
 
