@@ -10,6 +10,7 @@ from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan
 
+from sharding.replicated_gradients import sum_in_rank_order
 from sharding.sharders import TableSharder
 
 
@@ -21,7 +22,7 @@ def shard_model(
     Dense parameters are left out of DistributedDataParallel: its buckets would mix members, and its
     static graph breaks when a member stops. `DenseGradients` reduces them member by member.
     """
-    return DistributedModelParallel(
+    model = DistributedModelParallel(
         module=module,
         env=ShardingEnv.from_process_group(process_group),
         device=device,
@@ -29,3 +30,5 @@ def shard_model(
         sharders=[cast(ModuleSharder[nn.Module], TableSharder())],
         init_data_parallel=False,
     )
+    sum_in_rank_order(model, process_group=process_group)
+    return model

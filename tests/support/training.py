@@ -1,0 +1,92 @@
+"""What ranks run in tests: assemble a training, step it, give its whole state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.schema import RunConfig
+from tests.support.state import State, whole_tensors
+from trainer import storage
+from trainer.assembly import assemble_training, training_tensors
+from trainer.data.loading import BatchReader
+from trainer.data.order import RowOrder
+from trainer.loop import train
+from trainer.reporting import Reporter
+from trainer.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What steps gave."""
+
+    logits: list[np.ndarray]  # per step, of the global batch's rows in order, [rows, M]
+    losses: list[np.ndarray]  # per step, the mean over the global batch, [M]
+    start: State
+    end: State
+    owners: dict[str, str]
+    placements: dict[str, str]
+
+
+def step_by_hand(runtime: Runtime, config: RunConfig, folder: str, num_steps: int) -> Trained:
+    """Steps with the plain forward, backward, step; keeps each step's logits and losses."""
+    assembled = assemble_training(config, folder=folder, runtime=runtime)
+    training = assembled.training
+    tensors = dict(training_tensors(training.model, training.optimizer))
+    start = whole_tensors(tensors, runtime=runtime)
+    reader = BatchReader(
+        source=training.source,
+        batch_size=config.train.batch_size,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    order = RowOrder(num_rows=training.source.num_rows, seed=config.data.seed, window=config.data.shuffle_window)
+    logits, losses = [], []
+    for step, batch in enumerate(reader.batches(order)):
+        if step == num_steps:
+            break
+        training.task.begin_step(step=step, rank=runtime.rank)
+        training.optimizer.zero_grad()
+        loss, output = training.model(batch)
+        loss.backward()
+        training.optimizer.step()
+        mine = output.logits_BM[batch.mask_B > 0].numpy()
+        logits.append(np.concatenate(runtime.gather(mine)))
+        losses.append(np.mean(runtime.gather(output.losses_M.numpy()), axis=0))
+    tensors = dict(training_tensors(training.model, training.optimizer))
+    return Trained(
+        logits=logits,
+        losses=losses,
+        start=start,
+        end=whole_tensors(tensors, runtime=runtime),
+        owners=training.optimizer.owners(),
+        placements={name: table["sharding_type"] for name, table in assembled.plan["tables"].items()},
+    )
+
+
+def train_run(runtime: Runtime, config: RunConfig, folder: str) -> tuple[State, dict[str, int]]:
+    """The real loop, from the newest checkpoint of the folder if there is one; gives the state and the progress."""
+    runtime.from_main(lambda: storage.make_folder(folder))
+    assembled = assemble_training(config, folder=folder, runtime=runtime)
+    training = assembled.training
+    reporter = Reporter(folder=folder, resumed_step=training.progress.step, runtime=runtime)
+    train(
+        training,
+        config=config.train,
+        data=config.data,
+        save_every=config.checkpoint.every,
+        reporter=reporter,
+        runtime=runtime,
+    )
+    reporter.close()
+    tensors = dict(training_tensors(training.model, training.optimizer))
+    return whole_tensors(tensors, runtime=runtime), training.progress.as_json()
+
+
+def loaded_state(runtime: Runtime, config: RunConfig, folder: str) -> tuple[State, dict[str, int]]:
+    """The state right after restoring the folder's newest checkpoint."""
+    assembled = assemble_training(config, folder=folder, runtime=runtime)
+    assert assembled.resumed_from is not None
+    tensors = dict(training_tensors(assembled.training.model, assembled.training.optimizer))
+    return whole_tensors(tensors, runtime=runtime), assembled.training.progress.as_json()

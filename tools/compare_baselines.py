@@ -1,0 +1,345 @@
+"""Compares members and merge with logistic regression and gradient boosting, on the same rows, in pairs.
+
+Both baselines are fitted here on the training parts of a prepared folder. Their settings are chosen inside those rows
+(fitted on the first 8/9 in time order, judged by log loss on the last 1/9), then they are fitted again on all of them.
+The predictions are those of trainer/score.py for one other part of the same folder.
+
+Example:
+
+  torchx run -s local_cwd dist.ddp -j 1x2 trainer/score.py --checkpoint DIR --output DIR --score.parts='["valid"]'
+  python tools/compare_baselines.py --data data/criteo_kaggle_sample --predictions DIR --chart comparison.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+
+from configs.errors import EXIT_DONE, ChorusError, DataError
+from trainer import storage
+from trainer.analysis.intervals import (
+    Estimate,
+    auc_difference,
+    auc_estimate,
+    log_loss_difference,
+    log_losses,
+    mean_estimate,
+)
+from trainer.data.batch import Rows
+from trainer.data.source import PreparedSource
+from trainer.metrics.exact import BinaryMetrics, metrics_of_probabilities
+from trainer.prediction_files import FORMAT, LOGIT_PREFIX, MANIFEST_NAME, MERGED, PredictionFile, read_column
+
+LOGISTIC = "logistic regression"
+BOOSTING = "gradient boosting"
+_STRENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # LogisticRegression's C
+_NUM_LEAVES = (8, 16, 31)
+_MIN_LEAF_ROWS = (50, 200)
+_MAX_TREES = 400
+_BOOSTING_LR = 0.05
+_FOLDS = 5
+_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A baseline's probabilities and how it was set."""
+
+    probabilities: NDArray[np.float64]
+    settings: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One column of predictions against the labels and against the merged column."""
+
+    name: str
+    metrics: BinaryMetrics
+    auc: Estimate
+    log_loss: Estimate
+    auc_gain: Estimate  # this column minus merged
+    log_loss_gain: Estimate  # this column minus merged, nats
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, reads, fits, compares, writes; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        train, valid = read_rows(options.data, options.train), read_rows(options.data, [options.valid])
+        columns = read_predictions(options.predictions, data=options.data, part=options.valid, labels=valid.labels)
+        logistic = fit_logistic(train, valid)
+        print(f"{LOGISTIC}: {logistic.settings}", flush=True)
+        boosting = fit_boosting(train, valid)
+        print(f"{BOOSTING}: {boosting.settings}", flush=True)
+        columns |= {LOGISTIC: logistic.probabilities, BOOSTING: boosting.probabilities}
+        judged = judge(valid.labels, columns)
+        text = table(judged)
+        print(f"\n{text}", end="")
+        if options.output:
+            storage.write_text(options.output, text)
+        if options.chart:
+            draw(judged, path=options.chart)
+        return EXIT_DONE
+    except ChorusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tools/compare_baselines.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", required=True, metavar="DIR", help="folder made by tools/prepare_criteo.py")
+    add("--predictions", required=True, metavar="DIR", help="folder made by trainer/score.py")
+    add("--train", nargs="+", default=["train"], metavar="PART", help="parts to fit on, in time order (default: train)")
+    add("--valid", default="valid", metavar="PART", help="the part that was scored (default: valid)")
+    add("--output", metavar="FILE", help="write the table there too, as Markdown")
+    add("--chart", metavar="FILE", help="draw the differences to merged there, as PNG")
+    return parser
+
+
+def read_rows(root: str, parts: Sequence[str]) -> Rows:
+    """All rows of these parts, in order.
+
+    Raises:
+        DataError: no such folder or part.
+    """
+    source = PreparedSource(root=root, parts=parts)
+    return source.read(np.arange(source.num_rows, dtype=np.int64))
+
+
+def read_predictions(
+    folder: str, *, data: str, part: str, labels: NDArray[np.floating]
+) -> dict[str, NDArray[np.float64]]:
+    """Column -> probabilities [N] of the rows of one part, members first, merged last.
+
+    Raises:
+        DataError: the folder is unfinished, or holds other rows than the prepared part.
+    """
+    path = storage.join(folder, MANIFEST_NAME)
+    if not storage.exists(path):
+        raise DataError(f"--predictions: {folder!r} has no {MANIFEST_NAME}; make it with trainer/score.py")
+    manifest = storage.read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"--predictions: {path} is not a manifest of predictions; give the folder that score.py wrote")
+    files = [PredictionFile(**file) for file in manifest["files"] if file["part"] == part]
+    if not files:
+        raise DataError(
+            f"--predictions: {folder!r} has no rows of {part!r}; score it with --score.parts='[\"{part}\"]'"
+        )
+    dictionary = PreparedSource(root=data, parts=[]).features.dictionary
+    rows = read_column(folder, files, "row")
+    same = (
+        manifest["data"]["dictionary"] == dictionary
+        and set(read_column(folder, files, "part")) == {part}
+        and np.array_equal(rows, np.arange(len(labels)))
+        and np.array_equal(read_column(folder, files, "label"), labels)
+    )
+    if not same:
+        raise DataError(
+            f"--predictions: {folder!r} holds other rows than {part!r} of {data!r}; score that prepared folder again"
+        )
+    columns = {}
+    for name in manifest["members"]:
+        logits = read_column(folder, files, f"{LOGIT_PREFIX}{name}").astype(np.float64)
+        columns[name] = np.exp(-np.logaddexp(0.0, -logits))
+    columns[MERGED] = read_column(folder, files, MERGED).astype(np.float64)
+    return columns
+
+
+def numeric_buckets(dense: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Whole numbers as categories, [N, D]: floor(ln(x)^2) above 2, x itself below (the winners' of the 2014 contest).
+
+    Args:
+        dense: sign(x) ln(1 + |x|), as prepared; a missing value reads as 0.
+    """
+    wide = dense.astype(np.float64)
+    numbers = np.rint(np.sign(wide) * np.expm1(np.abs(wide)))
+    return np.where(numbers > 2, np.floor(np.log(np.maximum(numbers, 1)) ** 2), numbers).astype(np.int64)
+
+
+def fit_logistic(train: Rows, valid: Rows) -> Fitted:
+    """Logistic regression on one-hot ids and one-hot numeric buckets; C is chosen inside the training rows."""
+
+    def categories(rows: Rows) -> NDArray[np.int64]:
+        return np.hstack([numeric_buckets(rows.dense), rows.ids.astype(np.int64)])
+
+    def fit(seen: Rows, asked: Rows, strength: float) -> NDArray[np.float64]:
+        encoder = OneHotEncoder(handle_unknown="ignore", dtype=np.float32).fit(categories(seen))
+        model = LogisticRegression(C=strength, max_iter=1_000, random_state=_SEED)
+        model.fit(encoder.transform(categories(seen)), seen.labels)
+        return _positive(model.predict_proba(encoder.transform(categories(asked))))
+
+    early, late = cut_in_time(train)
+    strength = min(_STRENGTHS, key=lambda value: _loss(late, fit(early, late, value)))
+    return Fitted(probabilities=fit(train, valid, strength), settings=f"C = {strength}")
+
+
+def fit_boosting(train: Rows, valid: Rows) -> Fitted:
+    """Histogram gradient boosting on target-encoded ids and the numerics; sizes are chosen inside the training rows.
+
+    A training row's encoding comes from the other folds, so that no row sees its own label.
+    """
+    early, late = cut_in_time(train)
+    seen, asked = _target_encoded(early, late)
+    best = (np.inf, 0, 0, 0)
+    for num_leaves, min_rows in itertools.product(_NUM_LEAVES, _MIN_LEAF_ROWS):
+        model = _booster(num_leaves, min_rows, num_trees=_MAX_TREES).fit(seen, early.labels)
+        losses = [_loss(late, _positive(stage)) for stage in model.staged_predict_proba(asked)]
+        best = min(best, (min(losses), num_leaves, min_rows, int(np.argmin(losses)) + 1))
+    _, num_leaves, min_rows, num_trees = best
+    seen, asked = _target_encoded(train, valid)
+    model = _booster(num_leaves, min_rows, num_trees=num_trees).fit(seen, train.labels)
+    settings = f"{num_trees} trees of {num_leaves} leaves of at least {min_rows} rows, learning rate {_BOOSTING_LR}"
+    return Fitted(probabilities=_positive(model.predict_proba(asked)), settings=settings)
+
+
+def cut_in_time(rows: Rows) -> tuple[Rows, Rows]:
+    """The first 8/9 of the rows and the last 1/9."""
+    cut = len(rows.labels) * 8 // 9
+    return _slice(rows, slice(cut)), _slice(rows, slice(cut, None))
+
+
+def _slice(rows: Rows, which: slice) -> Rows:
+    return Rows(
+        dense=rows.dense[which],
+        ids=rows.ids[which],
+        labels=rows.labels[which],
+        part=rows.part[which],
+        row=rows.row[which],
+    )
+
+
+def _target_encoded(seen: Rows, asked: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    folds = KFold(_FOLDS, shuffle=True, random_state=_SEED)
+    encoder = TargetEncoder(target_type="binary", cv=folds)
+    encoded = encoder.fit_transform(seen.ids, seen.labels.astype(np.int64))
+    return np.hstack([encoded, seen.dense]), np.hstack([encoder.transform(asked.ids), asked.dense])
+
+
+def _booster(num_leaves: int, min_rows: int, *, num_trees: int) -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(
+        learning_rate=_BOOSTING_LR,
+        max_iter=num_trees,
+        max_leaf_nodes=num_leaves,
+        min_samples_leaf=min_rows,
+        l2_regularization=1.0,
+        early_stopping=False,
+        random_state=_SEED,
+    )
+
+
+def _positive(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    return probabilities[:, 1].astype(np.float64)
+
+
+def _loss(rows: Rows, probabilities: NDArray[np.float64]) -> float:
+    return float(log_losses(rows.labels.astype(np.int64), probabilities).mean())
+
+
+def judge(labels: NDArray[np.floating], columns: dict[str, NDArray[np.float64]]) -> list[Judged]:
+    """Figures of every column, and its paired differences to merged; merged after the members, baselines last."""
+    whole = labels.astype(np.int64)
+    merged = columns[MERGED]
+    return [
+        Judged(
+            name=name,
+            metrics=metrics_of_probabilities(whole, column),
+            auc=auc_estimate(whole, column),
+            log_loss=mean_estimate(log_losses(whole, column)),
+            auc_gain=auc_difference(whole, column, merged),
+            log_loss_gain=log_loss_difference(whole, column, merged),
+        )
+        for name, column in columns.items()
+    ]
+
+
+def table(judged: Sequence[Judged]) -> str:
+    """The comparison as a Markdown table."""
+
+    def paired(of: Judged, pick: Callable[[Judged], Estimate]) -> str:
+        if of.name == MERGED:
+            return "–"
+        return f"{pick(of).value:+.5f} ± {pick(of).half_width():.5f}"
+
+    title = ["column", "AUC", "log loss", "NE", "calibration", "AUC − merged", "log loss − merged"]
+    lines = [title, ["---", *["---:"] * (len(title) - 1)]]
+    for one in judged:
+        figures = one.metrics
+        lines.append(
+            [
+                f"**{one.name}**" if one.name == MERGED else one.name,
+                f"{figures.auc:.5f}",
+                f"{figures.log_loss_nats:.5f}",
+                f"{figures.ne:.5f}",
+                f"{figures.calibration:.4f}",
+                paired(one, lambda of: of.auc_gain),
+                paired(one, lambda of: of.log_loss_gain),
+            ]
+        )
+    merged = next(one for one in judged if one.name == MERGED)
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    note = (
+        f"{merged.metrics.num_rows:,} rows, label rate {merged.metrics.label_rate:.4f}. Log loss in nats. ±: half the"
+        " 95 % interval of the paired difference over rows (DeLong; normal). Unpaired, AUC of merged is"
+        f" {merged.auc.value:.4f} ± {merged.auc.half_width():.4f}, its log loss"
+        f" {merged.log_loss.value:.4f} ± {merged.log_loss.half_width():.4f}."
+    )
+    return "\n".join([*rows, "", note]) + "\n"
+
+
+def draw(judged: Sequence[Judged], *, path: str) -> None:
+    """Draws AUC and log loss of each column as its paired difference to merged, with 95 % intervals, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    others = [one for one in judged if one.name != MERGED]
+    merged = next(one for one in judged if one.name == MERGED)
+    panels = (
+        ("AUC", f"merged: {merged.metrics.auc:.4f}", "higher is better", [one.auc_gain for one in others]),
+        (
+            "log loss (nats)",
+            f"merged: {merged.metrics.log_loss_nats:.4f}",
+            "lower is better",
+            [one.log_loss_gain for one in others],
+        ),
+    )
+    size = (9.0, 1.6 + 0.36 * len(others))
+    figure, axes = pyplot.subplots(1, 2, sharey=True, figsize=size, layout="constrained")
+    places = np.arange(len(others))[::-1]
+    colours = ["#c2571a" if one.name in (LOGISTIC, BOOSTING) else "#2f6db3" for one in others]
+    for panel, (what, reference, better, gains) in zip(axes, panels, strict=True):
+        panel.axvline(0.0, color="#222222", linewidth=1.2)
+        for place, gain, colour in zip(places, gains, colours, strict=True):
+            panel.errorbar(gain.value, place, xerr=gain.half_width(), fmt="o", color=colour, capsize=3, markersize=5)
+        panel.set_title(f"{what}, {reference}", fontsize=11)
+        panel.set_xlabel(f"difference to merged ({better})")
+        panel.grid(axis="x", color="#dddddd", linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+        panel.locator_params(axis="x", nbins=6)
+        panel.set_ylim(-0.6, len(others) - 0.4)
+    axes[0].set_yticks(places, [one.name for one in others])
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What predictions are worth: intervals and comparisons over rows as written."""
