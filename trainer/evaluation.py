@@ -47,7 +47,9 @@ class Evaluator:
         for batch in self._reader.batches(self._order):
             on_device = batch.to(self._runtime.device)
             _, output = model(on_device)
-            merged_logit_B = torch.logit(merge(output.logits_BM.double(), rule=self._rule))
+            merged_B = merge(output.logits_BM.double(), rule=self._rule)
+            # Kept away from 0 and 1 as in metrics_of_probabilities: an infinite logit has no loss.
+            merged_logit_B = torch.logit(merged_B, eps=torch.finfo(merged_B.dtype).eps)
             columns = torch.cat([output.logits_BM.double(), merged_logit_B[:, None]], dim=1)
             meter.add(columns, on_device.labels_B, on_device.mask_B)
         meter.reduce(self._runtime.sum)

@@ -48,6 +48,7 @@ def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         expected = isinstance(error, ChorusError) or lost_a_peer(error)
         if first:
             print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
-            if not expected or any(word == "--run.errors=traceback" for word in argv):
+            asked = getattr(error, "wants_traceback", False) or "--run.errors=traceback" in argv
+            if not expected or asked:
                 traceback.print_exception(error)
         return error.exit_code if isinstance(error, ChorusError) else EXIT_FAILURE

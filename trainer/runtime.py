@@ -124,8 +124,11 @@ class Runtime:
         if error is not None:
             # A rank that fails must not wait for the others: its exit is what tells them.
             error.first_report = self.claim(failure_sentence(error))  # type: ignore[attr-defined]
-            return
-        dist.barrier()
+            error.wants_traceback = self._run.errors == "traceback"  # type: ignore[attr-defined]
+            if self.world_size > 1:
+                return
+        else:
+            dist.barrier()
         dist.destroy_process_group()
 
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # a script finds its own folder there
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # a script finds its own folder there
 
 from configs.command import OUTPUT, SCORE, parse_command
 from configs.errors import EXIT_DONE, ConfigError

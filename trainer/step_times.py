@@ -48,13 +48,18 @@ class StepTimes:
         self._marks.append((event, stamp))
 
     def watch(self, tables: nn.Module) -> None:
-        """Marks the lookup's beginning and end, and when the gradient comes back to it."""
-        tables.register_forward_pre_hook(lambda *_: self.mark("forward"))
+        """Marks a training lookup's beginning and end, and when the gradient comes back to it."""
+        tables.register_forward_pre_hook(self._before_lookup)
         tables.register_forward_hook(self._after_lookup)
+
+    def _before_lookup(self, _module: nn.Module, _inputs: Any) -> None:
+        if torch.is_grad_enabled():  # evaluation is no part of a step
+            self.mark("forward")
 
     def _after_lookup(self, _module: nn.Module, _inputs: Any, pooled: Any) -> KeyedTensor:
         found: KeyedTensor = pooled if isinstance(pooled, KeyedTensor) else pooled.wait()
-        self.mark("looked_up")
+        if torch.is_grad_enabled():
+            self.mark("looked_up")
         if found.values().requires_grad:
             found.values().register_hook(lambda _gradient: self.mark("embedding_gradient"))
         return found  # in place of the awaitable, which must be waited for once

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from configs.loader import read_run
 from configs.schema import RunConfig
 from modules import members
 
-SMALL = """
-[run]
-seed = 11
-[data]
-shuffle_window = 64
-synthetic = { train_rows = 200, valid_rows = 50, max_table_rows = 60 }
-[train]
-batch_size = 24
-until = { steps = 6 }
-log_every = { steps = 4 }
-[dense]
-lr = 0.01
-[tables.shared]
-dim = 8
-lr = 0.1
-[tables.own]
-dim = 4
-lr = 0.1
-[members.deep]
-arch = { kind = "mlp", hidden = [16, 8] }
-[members.cross]
-arch = { kind = "dcn_v2", num_layers = 2, low_rank_dim = 4, hidden = [8] }
-[members.dot]
-tables = "own"
-arch = { kind = "dlrm", dense_hidden = [8], top_hidden = [8] }
-[members.factor]
-tables = "own"
-arch = { kind = "deepfm", hidden = [8] }
-"""
+SMALL_PATH = Path(__file__).with_name("small.toml")
+SMALL = SMALL_PATH.read_text()
 
 
 def small_run(*overrides: str, text: str = SMALL) -> RunConfig:
-    """The run above with overrides: four members, 26 features, tables of at most 62 rows."""
+    """The run of small.toml with overrides: four members, 26 features, tables of at most 62 rows."""
     return read_run(
         text,
         source="small.toml",
@@ -54,7 +29,7 @@ def placed(placement: str) -> tuple[str, str]:
 
 
 def without(*names: str, text: str = SMALL) -> str:
-    """The run above without some of its members."""
+    """The run of small.toml without some of its members."""
     blocks = text.split("[members.")
     kept = [block for block in blocks[1:] if block.split("]")[0] not in names]
     return "[members.".join([blocks[0], *kept])

@@ -17,6 +17,9 @@ from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
 from trainer.data.manifest import DataManifest
 from trainer.data.teacher import Teacher
 
+# The prepared format's; other types would be cast on reading, and an id cut to 32 bits is another id.
+_DTYPES: Mapping[str, type[np.generic]] = {"dense": np.float32, "sparse": np.int32, "labels": np.int32}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFeatures:
@@ -33,7 +36,7 @@ class SourcePart:
 
     name: str
     num_rows: int
-    file: str  # where its ids lie, for messages
+    files: Mapping[str, str]  # role (dense, sparse, labels) -> where it lies, for messages
 
 
 class RowSource(Protocol):
@@ -82,15 +85,21 @@ class PreparedSource:
         self._dense_columns = [feature.column for feature in dense_features]
         chosen = [manifest.part(name) for name in parts]
         self.parts = tuple(
-            SourcePart(name=part.name, num_rows=part.num_rows, file=storage.join(root, part.files["sparse"].path))
+            SourcePart(
+                name=part.name,
+                num_rows=part.num_rows,
+                files={role: storage.join(root, part.files[role].path) for role in _DTYPES},
+            )
             for part in chosen
         )
+        columns = {"dense": self._dense_columns, "sparse": self._id_columns, "labels": [0]}
+        widths = {role: max(of_role, default=-1) + 1 for role, of_role in columns.items()}
         self._arrays = [
             {
-                role: _mapped(storage.join(root, part.files[role].path), num_rows=part.num_rows)
-                for role in ("dense", "sparse", "labels")
+                role: _mapped(path, num_rows=part.num_rows, num_columns=widths[role], dtype=_DTYPES[role])
+                for role, path in part.files.items()
             }
-            for part in chosen
+            for part in self.parts
         ]
         self._ends = np.cumsum([part.num_rows for part in chosen])
 
@@ -116,19 +125,26 @@ class PreparedSource:
             arrays, at = self._arrays[index], row[where]
             dense[where] = arrays["dense"][at][:, self._dense_columns]
             ids[where] = arrays["sparse"][at][:, self._id_columns]
-            labels[where] = arrays["labels"][at].reshape(-1)
+            labels[where] = arrays["labels"][at][:, 0]
         found = Rows(dense=dense, ids=ids, labels=labels, part=part, row=row)
         check_rows(found, source=self)
         return found
 
 
-def _mapped(path: str, *, num_rows: int) -> NDArray:
+def _mapped(path: str, *, num_rows: int, num_columns: int, dtype: type[np.generic]) -> NDArray:
     if not storage.is_file(path):
         raise DataError(f"{path}: the manifest names this file, but it is not there; prepare the folder again")
     try:
         array = np.load(storage.local_path(path), mmap_mode="r" if num_rows else None)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of several arrays")
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path}: not a whole npy file ({error}); prepare the folder again") from error
+    if array.dtype != dtype or array.ndim != 2 or array.shape[1] < num_columns:
+        raise DataError(
+            f"{path}: holds {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} of {num_columns} columns;"
+            " prepare the folder again"
+        )
     if len(array) != num_rows:
         raise DataError(f"{path}: {len(array)} rows, but the manifest says {num_rows}; prepare the folder again")
     return array
@@ -151,7 +167,7 @@ class SyntheticSource:
             table_rows=dict(zip(SPARSE_NAMES, teacher.table_rows, strict=True)),
             dictionary=f"synthetic seed {teacher.seed}, tables up to {teacher.max_table_rows} rows",
         )
-        self.parts = (SourcePart(name=name, num_rows=num_rows, file="the synthetic stream"),)
+        self.parts = (SourcePart(name=name, num_rows=num_rows, files=dict.fromkeys(_DTYPES, "the synthetic stream")),)
         self._first_row = first_row
 
     @property
@@ -188,20 +204,23 @@ def check_rows(rows: Rows, *, source: RowSource) -> None:
         feature = list(source.features.table_rows)[column]
         where = source.parts[rows.part[at]]
         raise DataError(
-            f"{where.file}: feature {feature}, row {rows.row[at]}: id {rows.ids[at, column]} is outside its table"
-            f" of {limits[column]} rows (ids run from 0 to {limits[column] - 1}); prepare the folder again"
+            f"{where.files['sparse']}: feature {feature}, row {rows.row[at]}: id {rows.ids[at, column]} is outside its"
+            f" table of {limits[column]} rows (ids run from 0 to {limits[column] - 1}); prepare the folder again"
         )
     if not np.isfinite(rows.dense).all():
         at, column = np.argwhere(~np.isfinite(rows.dense))[0]
         where = source.parts[rows.part[at]]
         raise DataError(
-            f"{where.file}: row {rows.row[at]}: dense feature {source.features.dense_names[column]} is"
+            f"{where.files['dense']}: row {rows.row[at]}: dense feature {source.features.dense_names[column]} is"
             f" {rows.dense[at, column]}; prepare the folder again"
         )
     if not np.isin(rows.labels, (0.0, 1.0)).all():
         at = int(np.argwhere(~np.isin(rows.labels, (0.0, 1.0)))[0][0])
         where = source.parts[rows.part[at]]
-        raise DataError(f"{where.file}: row {rows.row[at]}: label {rows.labels[at]:g} is not 0 or 1")
+        raise DataError(
+            f"{where.files['labels']}: row {rows.row[at]}: label {rows.labels[at]:g} is not 0 or 1;"
+            " prepare the folder again"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

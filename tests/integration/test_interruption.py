@@ -1,0 +1,75 @@
+"""A killed rank, a stop signal, a restart: nothing half-published, and the next start goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import BIN, ROOT, environment, run_torchrun
+from tests.support.runs import SMALL_PATH
+
+
+def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "trainer/main.py"]
+    return subprocess.Popen(
+        [*command, "--config", str(SMALL_PATH), f"--run.folder={folder}", *words],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _wait_for_checkpoint(folder: Path, job: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not list(folder.glob("checkpoints/*/manifest.json")):
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline, "no checkpoint in 90 s"
+        time.sleep(0.1)
+
+
+def _workers(job: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+ENDLESS = ("--train.until={steps=1000000}", "--checkpoint.every={steps=5}", "--train.log_every={steps=1000}")
+
+
+def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on(tmp_path):
+    job = _start(tmp_path / "run", *ENDLESS)
+    _wait_for_checkpoint(tmp_path / "run", job)
+    killed_at = time.monotonic()
+    os.kill(_workers(job)[1], signal.SIGKILL)
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert time.monotonic() - killed_at < 30
+    assert "another rank ended" in output
+    saved = sorted(path.parent.name for path in (tmp_path / "run").glob("checkpoints/*/manifest.json"))
+    step = int(saved[-1].removeprefix("step_"))
+    more = f"--train.until={{steps={step + 3}}}"
+    done = run_torchrun("trainer/main.py", "--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", more, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming from {tmp_path}/run/checkpoints/{saved[-1]}" in done.stdout
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["progress"]["step"] == step + 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_leaves_a_checkpoint_at_the_step_reached(tmp_path, number):
+    job = _start(tmp_path / "run", *ENDLESS)
+    _wait_for_checkpoint(tmp_path / "run", job)
+    os.kill(job.pid, number)
+    output, _ = job.communicate(timeout=60)
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert outcome["exit_code"] == 75, output
+    step = outcome["progress"]["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"step_{step:010d}" / "manifest.json").exists()
+    assert f"stopped on request at step {step}" in output

@@ -1,0 +1,82 @@
+"""Every way to start a run works, with one real run each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs.loader import dump_run, read_run
+from modules import members
+from tests.support.commands import run_python, run_torchx
+from tests.support.runs import SMALL_PATH, small_run
+
+
+def test_torchrun_trains_evaluates_and_leaves_a_run_folder(trained):
+    names = {path.name for path in trained.folder.iterdir()}
+    assert {"run.toml", "plan.json", "metrics.jsonl", "tensorboard", "checkpoints", "outcome.json"} <= names
+    lines = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 6, 6]
+    assert lines[-1]["eval/merged/auc"] > 0
+    phases = {key for key in lines[0] if key.startswith("time/")}
+    assert phases == {f"time/{phase}_fraction" for phase in ("data", "lookup_and_communication", "dense", "optimizer")}
+    assert json.loads((trained.folder / "outcome.json").read_text())["exit_code"] == 0
+    assert list((trained.folder / "tensorboard").iterdir())
+    assert "ETA" in trained.output and "rows/s" in trained.output
+
+
+def test_the_saved_run_loads_again_to_an_equal_object(trained):
+    for folder in (trained.folder, trained.checkpoint):
+        text = (folder / "run.toml").read_text()
+        config = read_run(text, source="run.toml", resolve_arch=members.config_class, arch_kinds=members.kinds())
+        again = read_run(
+            dump_run(config), source="again", resolve_arch=members.config_class, arch_kinds=members.kinds()
+        )
+        assert config == again
+        assert config.members == small_run().members
+
+
+def test_plain_python_without_any_argument_trains_the_demo_on_the_stream(tmp_path):
+    # What the literal line runs, shortened.
+    done = run_python("trainer/main.py", "--data.synthetic.train_rows=2048", f"--run.folder={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "best possible on the held-out rows" in done.stdout
+    for name in ("deep", "cross", "dot", "factor", "merged"):
+        assert f"\n{name} " in done.stdout
+
+
+def test_torchx_takes_the_script_by_position_with_a_config_and_overrides(tmp_path):
+    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "trainer/main.py", "--config", str(SMALL_PATH))
+    done = run_torchx(*words, f"--run.folder={tmp_path}/run", "--train.until={steps=2}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCEEDED" in done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step_0000000002" / "manifest.json").exists()
+
+
+def test_torchx_takes_the_script_by_flag(tmp_path):
+    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "--script", "trainer/main.py", "--")
+    done = run_torchx(*words, "--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", "--train.until={steps=2}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step_0000000002" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_the_literal_line_with_8_ranks():
+    done = run_torchx("run", "-s", "local_cwd", "dist.ddp", "-j", "1x8", "trainer/main.py", timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCEEDED" in done.stderr
+
+
+def test_8_ranks_train_a_short_stream(tmp_path):
+    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x8", "trainer/main.py")
+    done = run_torchx(*words, "--data.synthetic.train_rows=4096", f"--run.folder={tmp_path}/run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 rank(s)" in done.stderr  # where TorchX shows a job's lines
+
+
+def test_help_and_print_config():
+    helped = run_python("trainer/main.py", "--help")
+    assert helped.returncode == 0 and "train.batch_size" in helped.stdout
+    shown = run_python("trainer/main.py", "--config", str(SMALL_PATH), "--train.batch_size=48", "--print-config")
+    config = read_run(shown.stdout, source="shown", resolve_arch=members.config_class, arch_kinds=members.kinds())
+    assert config == small_run("--train.batch_size=48")

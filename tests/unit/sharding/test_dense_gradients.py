@@ -1,0 +1,51 @@
+"""Dense gradients: one rank's mean is its own; several ranks stand in as a collective that multiplies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sharding.dense_gradients import DenseGradients
+
+
+def parameter(*values: float, gradient: bool = True) -> nn.Parameter:
+    made = nn.Parameter(torch.tensor(values))
+    if gradient:
+        made.grad = made.detach().clone()
+    return made
+
+
+def test_one_rank_keeps_its_gradients(group: dist.ProcessGroup) -> None:
+    one, none = parameter(1.0, 2.0), parameter(3.0, gradient=False)
+    DenseGradients({"deep": [one, none]}, process_group=group).average()
+    assert one.grad is not None and one.grad.tolist() == [1.0, 2.0]
+    assert none.grad is None
+
+
+def test_a_member_is_one_collective(group: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks, the other of which holds ten times this one's gradients."""
+    sizes: list[int] = []
+
+    class Done:
+        def wait(self) -> None: ...
+
+    def all_reduce(flat: torch.Tensor, *, group: Any, async_op: bool) -> Done:
+        sizes.append(flat.numel())
+        flat.mul_(11.0)
+        return Done()
+
+    monkeypatch.setattr(dist, "get_world_size", lambda _group: 2)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    matrix = nn.Parameter(torch.ones(2, 3))
+    matrix.grad = torch.arange(6.0).view(2, 3)
+    bias, unused, other = parameter(4.0), parameter(5.0, gradient=False), parameter(6.0, 8.0)
+    DenseGradients({"deep": [matrix, bias, unused], "solo": [other]}, process_group=group).average()
+    assert sizes == [8, 2]
+    assert torch.equal(matrix.grad, torch.arange(6.0).view(2, 3) * 5.5)
+    assert bias.grad is not None and bias.grad.tolist() == [22.0]
+    assert unused.grad is not None and unused.grad.tolist() == [0.0]
+    assert other.grad is not None and other.grad.tolist() == [33.0, 44.0]

@@ -1,0 +1,91 @@
+"""Runtime: one rank of one, its process group, and errors that every rank would see."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from configs.errors import ConfigError, DataError
+from configs.schema import Run
+from trainer.runtime import Placement, Runtime
+
+
+def test_a_plain_start_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert Placement.from_environment() == Placement(rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0)
+
+
+def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4, "TORCHELASTIC_RESTART_COUNT": 2}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    assert Placement.from_environment() == Placement(rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2)
+    # The rank in the job decides who speaks, not the rank on the host.
+    assert not Runtime(Run(device="cpu")).is_main
+    monkeypatch.setenv("RANK", "0")
+    assert Runtime(Run(device="cpu")).is_main
+
+
+def test_the_group_is_open_within_the_block_alone(runtime: Runtime) -> None:
+    assert dist.is_initialized()
+    assert runtime.group.size() == 1
+    assert runtime.device == torch.device("cpu")
+
+
+def test_the_group_is_closed_afterwards() -> None:
+    assert not dist.is_initialized()
+    with pytest.raises(AssertionError, match="not open"):
+        _ = Runtime(Run(device="cpu")).group
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Runtime(Run(device="cuda"))
+    assert str(refused.value) == "run.device: 'cuda', but no GPU is visible; take 'auto' or 'cpu'"
+
+
+def test_one_rank_agrees_with_itself(runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert runtime.sum(values) is values
+    assert runtime.max(values).tolist() == [1.0, 2.0]
+    assert runtime.gather("mine") == ["mine"]
+    assert runtime.from_main(lambda: 3) == 3
+    assert runtime.together(lambda: 4) == 4
+    runtime.say("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+def test_errors_come_out_as_they_are(runtime: Runtime) -> None:
+    def fail() -> None:
+        raise DataError("no such part")
+
+    for collective in (runtime.from_main, runtime.together):
+        with pytest.raises(DataError, match="no such part"):
+            collective(fail)
+
+
+def test_a_name_is_made_once_a_job(runtime: Runtime) -> None:
+    assert runtime.once_per_job("folder", lambda: "first") == "first"
+    assert runtime.once_per_job("folder", lambda: "second") == "first"
+    assert runtime.once_per_job("other", lambda: "second") == "second"
+
+
+def test_a_failure_is_claimed_once(runtime: Runtime) -> None:
+    assert [runtime.claim("a"), runtime.claim("a"), runtime.claim("b")] == [True, False, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_wish_and_the_second_one_an_end(runtime: Runtime, number: signal.Signals) -> None:
+    assert not runtime.stop_requested
+    os.kill(os.getpid(), number)
+    assert runtime.stop_requested
+    with pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 0)  # gives the handler a place to run
+    assert ended.value.code == 128 + number
