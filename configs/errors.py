@@ -9,6 +9,7 @@ EXIT_FAILURE = 1
 EXIT_REFUSED = 2
 EXIT_NOTHING_FITS = 3
 EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130  # Ctrl-C where nothing is worth saving
 
 
 class ChorusError(Exception):

@@ -30,5 +30,6 @@ def shard_model(
         sharders=[cast(ModuleSharder[nn.Module], TableSharder())],
         init_data_parallel=False,
     )
+    model.module.to(device)  # the dense parts, which DistributedDataParallel would have moved
     sum_in_rank_order(model, process_group=process_group)
     return model

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from configs.errors import EXIT_FAILURE, ChorusError
+from configs.errors import EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError
 
 _PEER_LOST = re.compile(
     r"Connection (closed|reset)|Broken pipe|Timed out waiting|connectFullMesh|remote process exited|DistBackendError"
@@ -24,12 +24,18 @@ def lost_a_peer(error: BaseException) -> bool:
     )
 
 
+def _of_the_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
 def failure_sentence(error: BaseException) -> str:
     """One sentence for the user."""
     if lost_a_peer(error):
         return "another rank ended or does not answer; its own message, above or below, is the reason"
     if isinstance(error, ChorusError):
         return str(error)
+    if _of_the_disk(error):
+        return f"{error.filename}: {error.strerror}"  # type: ignore[attr-defined]
     return f"{type(error).__name__}: {error}"
 
 
@@ -42,10 +48,10 @@ def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
         return main(argv)
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except Exception as error:
         first = getattr(error, "first_report", os.environ.get("LOCAL_RANK", "0") == "0")
-        expected = isinstance(error, ChorusError) or lost_a_peer(error)
+        expected = isinstance(error, ChorusError) or lost_a_peer(error) or _of_the_disk(error)
         if first:
             print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
             asked = getattr(error, "wants_traceback", False) or "--run.errors=traceback" in argv

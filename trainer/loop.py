@@ -72,6 +72,7 @@ def train(
     batches = times.timed(_training_batches(reader, progress=progress, data=data, num_steps=num_steps))
     pipeline = _build_pipeline(config.pipeline, training=training, device=runtime.device)
     losses = LossWindow(training.member_names, step=first_step, runtime=runtime)
+    runtime.listen_for_stop()
     watch, quality, stop = Stopwatch(rows=first_row), dict[str, MeteredColumn](), False
 
     while progress.step < last_step and not stop:

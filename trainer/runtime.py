@@ -99,8 +99,6 @@ class Runtime:
             world_size=self.world_size,
             timeout=timeout,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         return self
 
     def _open_store(self, timeout: datetime.timedelta) -> dist.Store:
@@ -130,6 +128,11 @@ class Runtime:
         else:
             dist.barrier()
         dist.destroy_process_group()
+
+    def listen_for_stop(self) -> None:
+        """From now on SIGTERM and Ctrl-C ask for a stop with a checkpoint; a second one ends the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
         if self._stop_signal:  # the second one means it

@@ -18,7 +18,7 @@ def whole_tensors(tensors: dict[str, Tensor], *, runtime: Runtime) -> State:
     mine: dict[str, Any] = {}
     for key, value in tensors.items():
         if isinstance(value, ShardedTensor):
-            shards = [(s.metadata.shard_offsets, s.tensor.detach().numpy().copy()) for s in value.local_shards()]
+            shards = [(s.metadata.shard_offsets, s.tensor.detach().cpu().numpy().copy()) for s in value.local_shards()]
             mine[key] = (tuple(value.size()), shards)
         else:
             mine[key] = value.detach().cpu().numpy().copy()

@@ -1,12 +1,31 @@
-"""Stand-ins for one rank of several, where what is tested needs no other process."""
+"""One rank: this process as a runtime of its own, or a stand-in for one of several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from configs.schema import Run
+from trainer.runtime import Runtime
+
+
+@contextlib.contextmanager
+def one_rank(run: Run) -> Iterator[Runtime]:
+    """An open runtime; its process group and signal handlers are gone afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threads = torch.get_num_threads()
+    try:
+        with Runtime(run) as opened:
+            yield opened
+    finally:
+        torch.set_num_threads(threads)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class OneOfMany:

@@ -8,8 +8,8 @@ import pytest
 
 from configs.errors import CheckpointError, ChorusError, ConfigError, DataError, PlanError
 from configs.schema import Run
+from tests.unit.trainer.ranks import one_rank
 from trainer.failures import failure_sentence, guard, lost_a_peer
-from trainer.runtime import Runtime
 
 
 def program(error: BaseException):  # type: ignore[no-untyped-def]
@@ -17,11 +17,6 @@ def program(error: BaseException):  # type: ignore[no-untyped-def]
         raise error
 
     return main
-
-
-@pytest.fixture(autouse=True)
-def first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +46,8 @@ def test_a_traceback_follows_where_the_command_line_asks(capsys: pytest.CaptureF
 
 def test_a_traceback_follows_where_the_config_asks(capsys: pytest.CaptureFixture[str]) -> None:
     def main(_argv: Sequence[str]) -> int:
-        runtime = Runtime(Run(device="cpu", errors="traceback"))
-        error = DataError("no such part")
-        runtime.__exit__(DataError, error, None)
-        raise error
+        with one_rank(Run(device="cpu", errors="traceback")):
+            raise DataError("no such part")
 
     assert guard(main, []) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def finish(progress: Progress, until: Until, *, epoch_rows: int, batch_size: int
     taken=st.integers(0, 80),
     earlier_batch=st.integers(1, 230),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_steps_left_are_those_taken(
     epoch_rows: int, batch_size: int, until: Until, taken: int, earlier_batch: int
 ) -> None:

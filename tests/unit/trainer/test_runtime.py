@@ -14,9 +14,7 @@ from configs.schema import Run
 from trainer.runtime import Placement, Runtime
 
 
-def test_a_plain_start_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_plain_start_is_rank_0_of_1() -> None:
     assert Placement.from_environment() == Placement(rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0)
 
 

@@ -32,7 +32,7 @@ def two_classes(labels: NDArray[np.int8]) -> bool:
 
 
 @given(column=columns())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_auc_is_scikit_learns_and_counts_pairs(column: tuple[NDArray[np.int8], NDArray[np.float64]]) -> None:
     labels, scores = column
     if not two_classes(labels):
@@ -44,7 +44,7 @@ def test_auc_is_scikit_learns_and_counts_pairs(column: tuple[NDArray[np.int8], N
 
 
 @given(column=columns())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_figures_of_logits_are_scikit_learns(column: tuple[NDArray[np.int8], NDArray[np.float64]]) -> None:
     labels, logits = column
     found = metrics_of_logits(labels, logits)
@@ -63,7 +63,7 @@ def test_figures_of_logits_are_scikit_learns(column: tuple[NDArray[np.int8], NDA
 
 
 @given(column=columns())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_figures_of_probabilities_are_scikit_learns(column: tuple[NDArray[np.int8], NDArray[np.float64]]) -> None:
     labels, logits = column
     probabilities = 1 / (1 + np.exp(-logits))  # saturates at 1.0 for the largest
