@@ -63,7 +63,7 @@ class Run(Section):
 class Synthetic(Section):
     """The stream that is used when `data.root` is empty: made on the fly, needs no file."""
 
-    train_rows: int = 131_072
+    train_rows: int = 65_536
     """Rows in an epoch of training."""
 
     valid_rows: int = 16_384

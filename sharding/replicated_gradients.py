@@ -27,7 +27,10 @@ def sum_in_rank_order(model: nn.Module, *, process_group: dist.ProcessGroup) -> 
                 lookup.register_comm_hook(process_group, _mean_in_rank_order)
 
 
-def _mean_in_rank_order(process_group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _mean_in_rank_order(
+    process_group: dist.ProcessGroup,
+    bucket: dist.GradBucket,
+) -> torch.futures.Future[torch.Tensor]:
     mine = bucket.buffer()
     of_rank = [torch.empty_like(mine) for _ in range(process_group.size())]
     dist.all_gather(of_rank, mine, group=process_group)

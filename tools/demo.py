@@ -88,7 +88,17 @@ def _generate(raw: Path, arguments: argparse.Namespace) -> None:
 
 def _prepare(raw: Path, prepared: Path) -> None:
     logs = [raw / f"{day}.tsv.gz" for day in (TRAIN_DAY, TEST_DAY)]
-    _run("tools/prepare_criteo.py", "--input", *logs, "--output", prepared, "--vocabulary-from", TRAIN_DAY)
+    _run(
+        "tools/prepare_criteo.py",
+        "--input",
+        *logs,
+        "--output",
+        prepared,
+        "--vocabulary-from",
+        TRAIN_DAY,
+        "--min-count",
+        8,
+    )
 
 
 def _train(prepared: Path, run: Path, arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from configs.errors import CheckpointError, DataError
 from trainer import storage
@@ -285,6 +286,12 @@ def _proof(path: str) -> dict[str, Any]:
 def _collective(what: str, folder: str, do: Callable[[], Any]) -> None:
     try:
         do()
+    except CheckpointException as error:  # not an Exception
+        rank, (cause, _) = next(iter(error.failures.items()))
+        raise CheckpointError(f"cannot {what} {folder}: rank {rank}: {_one_line(cause)}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[-300:]
-        raise CheckpointError(f"cannot {what} {folder}: {reason}") from error
+        raise CheckpointError(f"cannot {what} {folder}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[-300:]

@@ -151,9 +151,20 @@ def test_a_missing_file_is_found(kept: Checkpoints, runtime: Runtime) -> None:
 
 def test_a_checkpoint_without_a_wanted_tensor_is_refused(kept: Checkpoints) -> None:
     manifest = checkpoints.read_manifest(str(save(kept, 7)))
-    sentence = refusal(lambda: checkpoints.load(manifest, {"model/b": torch.zeros(2)}))
-    assert sentence.startswith(f"cannot load {manifest.folder}: ")
-    assert "model/b" in sentence
+    assert refusal(lambda: checkpoints.load(manifest, {"model/b": torch.zeros(2)})) == (
+        f"cannot load {manifest.folder}: rank 0: Missing key in checkpoint state_dict: model/b."
+    )
+
+
+def test_a_disk_that_is_full_is_a_sentence(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    # Raised inside the library's collective, which wraps it in something that is not an Exception.
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", fail)
+    sentence = refusal(lambda: save(kept, 3))
+    assert sentence.endswith("step_0000000003: rank 0: no space left")
+    assert kept.whole() == []
 
 
 def test_no_manifest(kept: Checkpoints, tmp_path: Path) -> None:

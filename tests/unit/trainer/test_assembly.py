@@ -1,0 +1,134 @@
+"""Assembly: members and tables made from names and seeds, whoever else is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.command import TRAIN, parse_command
+from configs.errors import ConfigError
+from configs.schema import RunConfig
+from modules.seeding import derive_seed
+from trainer.assembly import BuiltTask, build_task
+from trainer.command_line import training_config
+from trainer.data.source import SourceFeatures
+
+FEATURES = SourceFeatures(dense_names=("I1", "I2"), table_rows={"C1": 100, "C2": 4, "C3": 25}, dictionary="d1")
+SHARED = 'arch = {kind = "mlp", hidden = [8]}'
+FM = 'arch = {kind = "deepfm", hidden = [8]}'
+OWN = 'tables = "own"'
+
+
+def config(tmp_path: Path, *lines: str, overrides: tuple[str, ...] = ()) -> RunConfig:
+    path = tmp_path / "run.toml"
+    path.write_text("\n".join(lines))
+    return training_config(parse_command(["--config", str(path), *overrides], program=TRAIN))
+
+
+def build(tmp_path: Path, *lines: str, overrides: tuple[str, ...] = ()) -> BuiltTask:
+    return build_task(config(tmp_path, *lines, overrides=overrides), features=FEATURES)
+
+
+def weights(built: BuiltTask, member: str) -> list[torch.Tensor]:
+    return list(built.task.ensemble.bank.members[member].parameters())
+
+
+def specs(built: BuiltTask, group: str) -> list[object]:
+    return [spec for spec in built.specs if spec.group == group]
+
+
+@pytest.mark.parametrize("tables", ["", OWN])
+def test_a_member_is_the_same_whoever_else_is_there(tmp_path: Path, tables: str) -> None:
+    deep = ("[members.deep]", SHARED, tables)
+    alone = build(tmp_path, *deep)
+    crowd = build(tmp_path, "[members.a]", SHARED, OWN, *deep, "[members.fm]", FM)
+    assert all(torch.equal(x, y) for x, y in zip(weights(alone, "deep"), weights(crowd, "deep"), strict=True))
+    group = "deep" if tables else "shared"
+    assert specs(alone, group) == specs(crowd, group)
+    assert not torch.equal(weights(crowd, "deep")[0], weights(crowd, "a")[0])
+
+
+def test_copies_differ_and_seeds_rule(tmp_path: Path) -> None:
+    copies = build(tmp_path, "[members.deep]", SHARED, OWN, "copies = 2")
+    assert not torch.equal(weights(copies, "deep_1")[0], weights(copies, "deep_2")[0])
+    assert {spec.seed for spec in copies.specs if spec.group == "deep_1"}.isdisjoint(
+        spec.seed for spec in copies.specs if spec.group == "deep_2"
+    )
+    same = [build(tmp_path, f"[members.{name}]", SHARED, "seed = 5") for name in ("a", "b")]
+    assert torch.equal(weights(same[0], "a")[0], weights(same[1], "b")[0])
+    other_run = build(tmp_path, "[members.deep]", SHARED, overrides=("--run.seed=2",))
+    assert not torch.equal(weights(other_run, "deep")[0], weights(build(tmp_path, "[members.deep]", SHARED), "deep")[0])
+
+
+def test_seeds_are_derived_from_names(tmp_path: Path) -> None:
+    built = build(tmp_path, "[members.deep]", SHARED, "[members.solo]", SHARED, OWN)
+    seeds = {spec.name: spec.seed for spec in built.specs}
+    group_seed = derive_seed(1, "group", "shared")
+    assert seeds["shared/C2"] == derive_seed(group_seed, "table", "C2")
+    assert seeds["solo/C2"] == derive_seed(derive_seed(1, "member", "solo"), "table", "C2")
+    assert len(set(seeds.values())) == len(seeds)
+
+
+def test_tables_follow_their_group(tmp_path: Path) -> None:
+    built = build(
+        tmp_path,
+        "[tables.shared]",
+        'dim = 8\nlr = 0.5\nfeatures.C2.placement = "row_wise"\nplacement = "table_wise"',
+        "[tables.own]",
+        'dim = 12\ninit_bound = 0.25\noptimizer = "sgd"',
+        "[members.deep]",
+        SHARED,
+        "[members.solo]",
+        SHARED,
+        OWN,
+        "[members.wide]",
+        SHARED,
+        OWN,
+        "dim = 4",
+    )
+    by_name = {spec.name: spec for spec in built.specs}
+    groups = ("shared", "solo", "wide")
+    assert list(by_name) == [f"{group}/{feature}" for group in groups for feature in FEATURES.table_rows]
+    assert [by_name[f"{group}/C1"].dim for group in groups] == [8, 12, 4]
+    assert [by_name[f"shared/{feature}"].placement for feature in FEATURES.table_rows] == [
+        "table_wise",
+        "row_wise",
+        "table_wise",
+    ]
+    # Not given: 1/sqrt(rows).
+    assert [by_name[f"shared/{feature}"].init_bound for feature in FEATURES.table_rows] == [0.1, 0.5, 0.2]
+    assert by_name["wide/C1"].init_bound == 0.25
+    assert (by_name["shared/C3"].lr, by_name["solo/C3"].optimizer) == (0.5, "sgd")
+
+
+def test_first_order_tables_are_there_where_a_member_asks(tmp_path: Path) -> None:
+    without = build(tmp_path, "[members.deep]", SHARED)
+    assert {spec.group for spec in without.specs} == {"shared"}
+    both = build(tmp_path, "[members.deep]", SHARED, "[members.fm]", FM, "[members.fm_2]", FM)
+    assert [spec.group for spec in both.specs] == ["shared"] * 3 + ["shared+first_order"] * 3
+    assert {spec.init_bound for spec in specs(both, "shared+first_order")} == {0.0}  # type: ignore[attr-defined]
+
+
+def test_tables_wait_on_the_meta_device(tmp_path: Path) -> None:
+    task = build(tmp_path, "[members.deep]", SHARED).task
+    assert {p.device.type for p in task.ensemble.tables.parameters()} == {"meta"}
+    assert {p.device.type for p in task.ensemble.bank.parameters()} == {"cpu"}
+
+
+def test_the_facts_tell_models_apart(tmp_path: Path) -> None:
+    facts = build(tmp_path, "[members.deep]", SHARED).facts
+    assert facts.tables == {"shared/C1": (100, 16), "shared/C2": (4, 16), "shared/C3": (25, 16)}
+    assert facts.features == FEATURES
+    wider = build(tmp_path, "[members.deep]", SHARED.replace("8", "9")).facts
+    assert wider.members != facts.members
+    assert dataclasses.replace(wider, members=facts.members) == facts
+    assert build(tmp_path, "[members.deep]", SHARED, OWN).facts.members != facts.members
+
+
+def test_a_placement_of_a_feature_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build(tmp_path, "[tables.shared]", 'features.C9.placement = "row_wise"', "[members.deep]", SHARED)
+    assert str(refused.value) == "tables.*.features.C9: the data have no such feature; they have C1, C2, C3"

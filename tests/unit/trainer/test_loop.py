@@ -1,0 +1,160 @@
+"""The loop on one rank: how many steps over which rows, what falls due when, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.command import TRAIN, parse_command
+from configs.errors import ChorusError
+from configs.schema import RunConfig
+from trainer.assembly import AssembledTraining, assemble_training
+from trainer.command_line import training_config
+from trainer.data.order import RowOrder
+from trainer.loop import LoopEnd, train
+from trainer.reporting import Reporter
+from trainer.runtime import Runtime
+
+ROWS, BATCH = 50, 16
+RUN = f"""
+[data]
+shuffle_window = 20
+synthetic = {{train_rows = {ROWS}, valid_rows = 24, max_table_rows = 40}}
+[train]
+batch_size = {BATCH}
+until = {{steps = 6}}
+log_every = {{steps = 2}}
+[members.deep]
+arch = {{kind = "mlp", hidden = [8], dropout = 0.2}}
+[members.fm]
+arch = {{kind = "deepfm", hidden = [8]}}
+"""
+
+
+def config(folder: Path, *overrides: str) -> RunConfig:
+    path = folder / "given.toml"
+    path.write_text(RUN)
+    return training_config(parse_command(["--config", str(path), *overrides], program=TRAIN))
+
+
+class Run:
+    """One run of the loop and what it left."""
+
+    def __init__(self, folder: Path, runtime: Runtime, *overrides: str, stop_after: int | None = None) -> None:
+        chosen = config(folder, *overrides)
+        self.assembled: AssembledTraining = assemble_training(chosen, folder=str(folder), runtime=runtime)
+        training = self.assembled.training
+        self.rows: list[list[int]] = []  # read from the training source, batch by batch
+        read = training.source.read
+
+        def keep(rows: Any) -> Any:
+            self.rows.append(rows.tolist())
+            if stop_after is not None and len(self.rows) > stop_after:
+                runtime._stop_signal = 15
+            return read(rows)
+
+        training.source.read = keep  # type: ignore[method-assign]
+        resumed = training.progress.step
+        reporter = Reporter(folder=str(folder), resumed_step=resumed, runtime=runtime)
+        self.end: LoopEnd = train(
+            training,
+            config=chosen.train,
+            data=chosen.data,
+            save_every=chosen.checkpoint.every,
+            reporter=reporter,
+            runtime=runtime,
+        )
+        reporter.close()
+        self.progress = training.progress
+        text = (folder / "metrics.jsonl").read_text()
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+
+
+def expected_rows(*epochs: int) -> list[list[int]]:
+    made = []
+    for epoch in epochs:
+        order = RowOrder(num_rows=ROWS, seed=1, epoch=epoch, window=20)
+        made += [order.rows(first, first + BATCH).tolist() for first in range(0, ROWS, BATCH)]
+    return made
+
+
+def test_steps_run_over_epochs_and_ragged_batches(tmp_path: Path, runtime: Runtime) -> None:
+    run = Run(tmp_path, runtime)
+    assert run.rows == expected_rows(0, 1)[:6]
+    assert run.progress.as_json() == {"step": 6, "epoch": 1, "row": 32, "rows_total": 82}
+    assert (run.end.rows, run.end.preempted) == (82, False)
+    assert list(run.end.quality) == ["deep", "fm", "merged"]
+    assert run.end.quality["deep"].metrics.num_rows == 24
+    logged = [line["step"] for line in run.lines if "train/deep/loss_nats" in line]
+    assert logged == [2, 4, 6]
+    assert [line["step"] for line in run.lines if "eval/merged/auc" in line] == [6]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step_0000000006"}
+
+
+def test_epochs_end_with_their_last_row(tmp_path: Path, runtime: Runtime) -> None:
+    run = Run(tmp_path, runtime, "--train.until={epochs = 2}", "--train.evaluate_every.steps=3")
+    assert run.rows == expected_rows(0, 1)
+    assert run.progress.as_json() == {"step": 8, "epoch": 2, "row": 0, "rows_total": 100}
+    assert [line["step"] for line in run.lines if "eval/merged/auc" in line] == [3, 6, 8]
+
+
+@pytest.mark.parametrize("pipeline", ["plain", "sparse_dist"])
+def test_a_resumed_run_goes_on_with_the_next_row(tmp_path: Path, runtime: Runtime, pipeline: str) -> None:
+    words = (f"--train.pipeline={pipeline}", "--run.folder=x")
+    Run(tmp_path, runtime, *words, "--train.until={steps = 2}")
+    rest = Run(tmp_path, runtime, *words)
+    assert rest.assembled.resumed_from is not None
+    assert rest.rows == expected_rows(0, 1)[2:6]
+    assert rest.end.rows == 50
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert rest.lines[-1]["eval/merged/log_loss_nats"] == pytest.approx(
+        Run(whole, runtime, *words).lines[-1]["eval/merged/log_loss_nats"], rel=1e-12
+    )
+    again = Run(tmp_path, runtime, *words)
+    assert (again.rows, again.end.rows) == ([], 0)
+
+
+def test_a_stop_signal_leaves_a_checkpoint(tmp_path: Path, runtime: Runtime) -> None:
+    run = Run(tmp_path, runtime, "--train.pipeline=plain", stop_after=2)
+    assert run.end.preempted
+    step = run.progress.step
+    assert 2 <= step < 6
+    assert (tmp_path / "checkpoints" / f"step_{step:010d}" / "manifest.json").is_file()
+    assert run.end.quality == {}
+
+
+def test_checkpoints_fall_due(tmp_path: Path, runtime: Runtime) -> None:
+    Run(tmp_path, runtime, "--checkpoint.every.steps=2", "--checkpoint.keep_last=9")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_0000000002",
+        "step_0000000004",
+        "step_0000000006",
+    ]
+
+
+def test_a_loss_that_is_not_finite_names_its_member(tmp_path: Path, runtime: Runtime) -> None:
+    with pytest.raises(ChorusError) as refused:
+        Run(tmp_path, runtime, "--members.deep.lr=1e38", "--dense.optimizer=sgd")
+    assert str(refused.value).startswith("member deep: loss is ")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_training_lowers_the_loss(tmp_path: Path, runtime: Runtime) -> None:
+    run = Run(
+        tmp_path,
+        runtime,
+        "--train.until={steps = 60}",
+        "--data.synthetic.train_rows=4096",
+        "--train.batch_size=64",
+        "--train.log_every.steps=20",
+    )
+    losses = [line["train/fm/loss_nats"] for line in run.lines if "train/fm/loss_nats" in line]
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < losses[0] - 0.02
+    assert dataclasses.is_dataclass(run.end)
