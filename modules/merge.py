@@ -26,6 +26,8 @@ def median(logits_BM: Tensor) -> Tensor:
     return torch.sigmoid(torch.quantile(logits_BM, 0.5, dim=1))
 
 
+MERGED = "merged"  # what the merged prediction is called beside the members
+
 RULES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mean_logit": mean_logit,
     "mean_probability": mean_probability,

@@ -11,7 +11,6 @@ Then prepare them: python tools/prepare_criteo.py --input 'demo/logs/day_*.tsv.g
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gzip
 import itertools
 import sys
@@ -22,13 +21,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np  # noqa: E402
-import polars as pl  # noqa: E402
+import numpy as np
+import polars as pl
 
-from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError  # noqa: E402
-from trainer import storage  # noqa: E402
-from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES  # noqa: E402
-from trainer.data.teacher import Ceiling, Teacher, TeacherRows, ceiling_of  # noqa: E402
+from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
+from trainer import storage
+from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
+from trainer.data.teacher import Teacher, TeacherRows
+from trainer.metrics.exact import BinaryMetrics, metrics_of_logits
 
 CEILING_NAME = "ceiling.json"
 _BLOCK_ROWS = 65_536
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("best possible (the true click probability):")
     for name, ceiling in ceilings.items():
         print(
-            f"  {name}: {ceiling.rows:,} rows, click rate {ceiling.base_rate:.4f},"
+            f"  {name}: {ceiling.num_rows:,} rows, click rate {ceiling.label_rate:.4f},"
             f" AUC {ceiling.auc:.4f}, log loss {ceiling.log_loss_nats:.4f} nats"
         )
     return EXIT_DONE
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def generate(*, output: str, num_days: int, rows_per_day: int, teacher: Teacher) -> dict[str, Ceiling]:
+def generate(*, output: str, num_days: int, rows_per_day: int, teacher: Teacher) -> dict[str, BinaryMetrics]:
     """Writes the logs of `num_days` days and, last, their ceilings; returns these by day.
 
     Raises:
@@ -104,11 +104,11 @@ def generate(*, output: str, num_days: int, rows_per_day: int, teacher: Teacher)
         first = day * rows_per_day
         path = storage.join(output, f"day_{day}.tsv.gz")
         ceilings[f"day_{day}"] = _write_day(path, range(first, first + rows_per_day), teacher, progress)
-    storage.write_json(ceiling_path, {name: dataclasses.asdict(ceiling) for name, ceiling in ceilings.items()})
+    storage.write_json(ceiling_path, {name: ceiling.as_json() for name, ceiling in ceilings.items()})
     return ceilings
 
 
-def _write_day(path: str, row_ids: range, teacher: Teacher, progress: _Progress) -> Ceiling:
+def _write_day(path: str, row_ids: range, teacher: Teacher, progress: _Progress) -> BinaryMetrics:
     logits, labels = [], []
     # Neither a time nor a name in the header: the same rows are the same bytes.
     with (
@@ -121,7 +121,7 @@ def _write_day(path: str, row_ids: range, teacher: Teacher, progress: _Progress)
             logits.append(rows.logit)
             labels.append(rows.label)
             progress.add(stop - start)
-    return ceiling_of(logit=np.concatenate(logits), label=np.concatenate(labels))
+    return metrics_of_logits(np.concatenate(labels), np.concatenate(logits))
 
 
 def _pairs_of(row_ids: range) -> Iterator[tuple[int, int]]:

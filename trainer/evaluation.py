@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from modules.merge import merge
+from modules.merge import MERGED, merge
 from trainer.data.loading import BatchReader
 from trainer.data.order import RowOrder
 from trainer.data.source import RowSource
 from trainer.metrics.meters import LogitMeter, MeteredColumn
 from trainer.runtime import Runtime
-
-MERGED = "merged"
 
 
 class Evaluator:

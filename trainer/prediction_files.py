@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from configs.errors import DataError
+from modules.merge import MERGED
 from trainer import storage
 from trainer.metrics.exact import BinaryMetrics, metrics_of_logits, metrics_of_probabilities
 
@@ -26,7 +27,6 @@ FORMAT = "chorus-predictions"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 LOGIT_PREFIX = "logit_"
-MERGED = "merged"
 _FILE_PATTERN = re.compile(r".+-\d{12}\.parquet(\.tmp)?")
 
 

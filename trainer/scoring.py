@@ -18,7 +18,7 @@ from torch import nn
 
 from configs.errors import ChorusError
 from modules.merge import merge
-from trainer.data.batch import make_batch
+from trainer.data.batch import Rows, make_batch
 from trainer.data.source import RowSource
 from trainer.prediction_files import PredictionFile, write_range
 from trainer.reporting import clock
@@ -105,26 +105,32 @@ class ScoringJob:
         files: list[PredictionFile] = []
         step = 0
         for piece in self._mine:
-            logits = []
+            labels, logits = [], []
             for first in range(0, piece.num_rows, self._batch_size):
                 count = min(self._batch_size, piece.num_rows - first)
-                logits.append(self._step(piece.source_row + first, count))
+                rows = self._read(piece.source_row + first, count)
+                labels.append(rows.labels)
+                logits.append(self._logits(rows))
                 step += 1
                 said = self._say_progress(step, started=started, said=said)
-            files.append(self._write(folder, piece, np.concatenate(logits)))
+            files.append(self._write(folder, piece, np.concatenate(labels), np.concatenate(logits)))
         for _ in range(step, self._num_steps):
-            self._step(0, 0)
+            self._logits(self._read(0, 0))
         return files
 
-    def _step(self, first_row: int, count: int) -> NDArray[np.float32]:
-        """Logits [count, M] of rows of the source; with no rows, only meets the other ranks."""
-        rows = self._source.read(np.arange(first_row, first_row + count, dtype=np.int64))
+    def _read(self, first_row: int, count: int) -> Rows:
+        return self._source.read(np.arange(first_row, first_row + count, dtype=np.int64))
+
+    def _logits(self, rows: Rows) -> NDArray[np.float32]:
+        """Logits [n, M] of n rows, at most a batch; with no rows it only meets the other ranks."""
         keys = list(self._source.features.table_rows)
         batch = make_batch(rows, keys=keys, num_rows=self._batch_size, loss_weight=1.0)
         _, output = self._model(batch.to(self._runtime.device))
-        return output.logits_BM[:count].cpu().numpy()
+        return output.logits_BM[: len(rows)].cpu().numpy()
 
-    def _write(self, folder: str, piece: RowRange, logits_NM: NDArray[np.float32]) -> PredictionFile:
+    def _write(
+        self, folder: str, piece: RowRange, labels_N: NDArray[np.float32], logits_NM: NDArray[np.float32]
+    ) -> PredictionFile:
         bad = np.argwhere(~np.isfinite(logits_NM))
         if len(bad):
             row, member = bad[0]
@@ -132,13 +138,12 @@ class ScoringJob:
                 f"member {self._member_names[member]}: logit {logits_NM[row, member]} at row {piece.first_row + row}"
                 f" of {piece.part}; the checkpoint's weights are not finite, take an earlier one"
             )
-        numbers = np.arange(piece.source_row, piece.source_row + piece.num_rows, dtype=np.int64)
         merged = merge(torch.from_numpy(logits_NM).double(), rule=self._rule)
         return write_range(
             folder,
             part=piece.part,
             first_row=piece.first_row,
-            labels=self._source.read(numbers).labels.astype(np.int8),
+            labels=labels_N.astype(np.int8),
             logits={name: logits_NM[:, index] for index, name in enumerate(self._member_names)},
             merged=merged.float().numpy(),
         )

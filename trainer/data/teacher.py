@@ -18,6 +18,7 @@ import numpy as np
 from configs.errors import ConfigError
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, signed_log1p
 from trainer.data.manifest import FIRST_VALUE_ID, MISSING_ID
+from trainer.metrics.exact import BinaryMetrics, metrics_of_logits
 
 # Distinct values of C1..C26 in the Criteo Kaggle data; the larger ones are capped at max_table_rows.
 _KAGGLE_CARDINALITIES = (
@@ -90,16 +91,6 @@ class TeacherRows:
         return np.where(self.sparse_index < 0, MISSING_ID, self.sparse_index + FIRST_VALUE_ID).astype(np.int32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """What the true probability itself scores on the labels that were drawn."""
-
-    rows: int
-    base_rate: float
-    auc: float
-    log_loss_nats: float
-
-
 @dataclass(frozen=True)
 class _Calibration:
     dense_mean: np.ndarray  # [13]
@@ -161,10 +152,10 @@ class Teacher:
         mixed = _mix_32(index.astype(np.uint32) ^ keys[0])
         return _mix_32(mixed ^ keys[1])
 
-    def ceiling(self, row_ids: np.ndarray) -> Ceiling:
-        """What the true probability scores on the labels of these rows."""
+    def ceiling(self, row_ids: np.ndarray) -> BinaryMetrics:
+        """What the true probability scores on the labels of these rows: the best that any model can do."""
         rows = self.rows(row_ids)
-        return ceiling_of(logit=rows.logit, label=rows.label)
+        return metrics_of_logits(rows.label, rows.logit)
 
     def _dense(self, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numerics int64 [13, N] and where they are missing."""
@@ -296,21 +287,3 @@ def _mix_32(x: np.ndarray) -> np.ndarray:
     x *= np.uint32(0xC2B2AE35)
     x ^= x >> np.uint32(16)
     return x
-
-
-def ceiling_of(*, logit: np.ndarray, label: np.ndarray) -> Ceiling:
-    """The exact AUC (ties count half) and log loss in nats of logits [N] on labels [N]; AUC is nan for one class."""
-    order = np.argsort(logit)
-    groups = np.flatnonzero(np.r_[True, np.diff(logit[order]) > 0])
-    sizes = np.diff(np.r_[groups, len(logit)])
-    clicks = np.add.reduceat(label[order].astype(np.int64), groups)
-    others_below = np.cumsum(sizes - clicks) - (sizes - clicks)
-    wins = float((clicks * (others_below + (sizes - clicks) / 2)).sum())
-    num_clicks = int(label.sum())
-    num_others = len(label) - num_clicks
-    return Ceiling(
-        rows=len(label),
-        base_rate=num_clicks / len(label),
-        auc=wins / (num_clicks * num_others) if num_clicks and num_others else float("nan"),
-        log_loss_nats=float(np.logaddexp(0.0, np.where(label == 1, -logit, logit)).mean()),
-    )

@@ -17,7 +17,8 @@ from configs.errors import ConfigError
 from tools import generate_criteo
 from trainer.data.criteo import LogFile
 from trainer.data.preparation import prepare
-from trainer.data.teacher import Teacher, TeacherRows, ceiling_of
+from trainer.data.teacher import Teacher, TeacherRows
+from trainer.metrics.exact import metrics_of_logits
 
 FIELDS = ("dense_raw", "dense_missing", "sparse_index", "logit", "label")
 
@@ -73,8 +74,8 @@ def test_skew_and_missing_values() -> None:
 @pytest.mark.parametrize("max_table_rows", [50, 20_000])
 def test_base_rate_and_ceiling(seed: int, max_table_rows: int) -> None:
     ceiling = Teacher(seed, max_table_rows).ceiling(np.arange(60_000))
-    assert ceiling.rows == 60_000
-    assert 0.24 < ceiling.base_rate < 0.26
+    assert ceiling.num_rows == 60_000
+    assert 0.24 < ceiling.label_rate < 0.26
     assert 0.80 < ceiling.auc < 0.84
 
 
@@ -90,10 +91,10 @@ def test_ceiling_is_what_scikit_learn_computes() -> None:
     draw = np.random.default_rng(0)
     logit = np.round(draw.normal(size=4_000), 1)  # with many ties
     label = (draw.random(4_000) < expit(logit)).astype(np.int32)
-    ceiling = ceiling_of(logit=logit, label=label)
+    ceiling = metrics_of_logits(label, logit)
     assert ceiling.auc == pytest.approx(roc_auc_score(label, logit), abs=1e-12)
     assert ceiling.log_loss_nats == pytest.approx(log_loss(label, expit(logit)), abs=1e-12)
-    assert np.isnan(ceiling_of(logit=logit, label=np.zeros(4_000, np.int32)).auc)
+    assert np.isnan(metrics_of_logits(np.zeros(4_000, np.int32), logit).auc)
 
 
 def test_hashes_never_collide() -> None:
@@ -111,7 +112,7 @@ def test_learnable_but_not_linear() -> None:
     encoder = OneHotEncoder(max_categories=100, handle_unknown="infrequent_if_exist").fit(train.ids)
     model = LogisticRegression(C=0.05, max_iter=40).fit(encoder.transform(train.ids), train.label)
     linear = roc_auc_score(test.label, model.decision_function(encoder.transform(test.ids)))
-    ceiling = ceiling_of(logit=test.logit, label=test.label)
+    ceiling = metrics_of_logits(test.label, test.logit)
     assert 0.6 < linear < ceiling.auc - 0.05
 
 
@@ -143,7 +144,7 @@ def test_the_generator_writes_the_teacher_s_rows(tmp_path: Path, monkeypatch: py
     ceilings = json.loads((tmp_path / "logs" / "ceiling.json").read_text())
     assert set(ceilings) == {"day_0", "day_1"}
     assert ceilings["day_1"]["auc"] == pytest.approx(teacher.ceiling(np.arange(3_000, 6_000)).auc, abs=1e-12)
-    assert ceilings["day_1"]["rows"] == 3_000
+    assert ceilings["day_1"]["num_rows"] == 3_000
 
 
 def test_the_generator_s_bytes_are_the_same_each_time(tmp_path: Path) -> None:
