@@ -162,7 +162,7 @@ def read_predictions(
 
 
 def numeric_buckets(dense: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Whole numbers as categories, [N, D]: floor(ln(x)^2) above 2, x itself below (the winners' of the 2014 contest).
+    """Whole numbers as categories, [N, D]: floor(ln(x)^2) above 2, x itself below (as the winners of Criteo's 2014 contest).
 
     Args:
         dense: sign(x) ln(1 + |x|), as prepared; a missing value reads as 0.
@@ -320,7 +320,7 @@ def draw(judged: Sequence[Judged], *, path: str) -> None:
             [one.log_loss_gain for one in others],
         ),
     )
-    size = (9.0, 1.6 + 0.36 * len(others))
+    size = (9.0, 1.9 + 0.36 * len(others))
     figure, axes = pyplot.subplots(1, 2, sharey=True, figsize=size, layout="constrained")
     places = np.arange(len(others))[::-1]
     colours = ["#c2571a" if one.name in (LOGISTIC, BOOSTING) else "#2f6db3" for one in others]
@@ -336,6 +336,9 @@ def draw(judged: Sequence[Judged], *, path: str) -> None:
         panel.tick_params(axis="y", length=0)
         panel.locator_params(axis="x", nbins=6)
         panel.set_ylim(-0.6, len(others) - 0.4)
+    figure.suptitle(
+        f"Each column minus merged on the same {merged.metrics.num_rows:,} rows, with 95 % intervals", fontsize=12
+    )
     axes[0].set_yticks(places, [one.name for one in others])
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

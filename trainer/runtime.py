@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
+import math
 import os
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.errors import ConfigError
+from configs.errors import EXIT_INTERRUPTED, ConfigError
 from configs.schema import Run
 from trainer import library_warnings
 from trainer.failures import failure_sentence
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_MEANT_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,12 @@ class Placement:
         )
 
 
+def _end_with_torchrun() -> None:
+    """Asks Linux to send SIGTERM when torchrun is gone; it does not end its workers when it is killed."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Runtime:
     """This process in the job. Use it as a context manager: it opens and closes the process groups.
 
@@ -59,7 +71,7 @@ class Runtime:
         self.device = self._choose_device()
         self._store: dist.Store | None = None
         self._job_store: dist.Store | None = None  # outlives restarts of the workers
-        self._stop_signal = 0
+        self._stop_asked_at = math.inf
 
     def _choose_device(self) -> torch.device:
         if self._run.device == "cpu" or (self._run.device == "auto" and not torch.cuda.is_available()):
@@ -87,6 +99,7 @@ class Runtime:
 
     def __enter__(self) -> Runtime:
         library_warnings.silence()
+        _end_with_torchrun()
         torch.set_num_threads(self._run.threads_per_rank)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -130,19 +143,21 @@ class Runtime:
         dist.destroy_process_group()
 
     def listen_for_stop(self) -> None:
-        """From now on SIGTERM and Ctrl-C ask for a stop with a checkpoint; a second one ends the process."""
+        """From now on SIGTERM and Ctrl-C ask for a stop with a checkpoint; Ctrl-C again ends the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
-        if self._stop_signal:  # the second one means it
-            sys.exit(128 + number)
-        self._stop_signal = number
+        # Ctrl-C reaches a worker twice, from the terminal and from torchrun, and so may torchrun's death.
+        # A person who presses it again later means it.
+        if number == signal.SIGINT and time.monotonic() > self._stop_asked_at + _MEANT_AGAIN_SECONDS:
+            sys.exit(EXIT_INTERRUPTED)
+        self._stop_asked_at = min(self._stop_asked_at, time.monotonic())
 
     @property
     def stop_requested(self) -> bool:
         """Whether this process was asked to end (SIGTERM or Ctrl-C); agree on it before acting."""
-        return self._stop_signal != 0
+        return self._stop_asked_at < math.inf
 
     def say(self, text: str) -> None:
         """Prints a line, on rank 0 alone."""

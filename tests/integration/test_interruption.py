@@ -62,14 +62,29 @@ def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on(tmp_path):
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["progress"]["step"] == step + 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_leaves_a_checkpoint_at_the_step_reached(tmp_path, number):
+@pytest.mark.parametrize(("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
+def test_a_stop_signal_leaves_a_checkpoint_at_the_step_reached(tmp_path, send, number):
+    # A scheduler sends SIGTERM to torchrun; Ctrl-C reaches torchrun and its workers.
     job = _start(tmp_path / "run", *ENDLESS)
     _wait_for_checkpoint(tmp_path / "run", job)
-    os.kill(job.pid, number)
+    send(job.pid, number)
     output, _ = job.communicate(timeout=60)
     outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
     assert outcome["exit_code"] == 75, output
     step = outcome["progress"]["step"]
     assert (tmp_path / "run" / "checkpoints" / f"step_{step:010d}" / "manifest.json").exists()
     assert f"stopped on request at step {step}" in output
+
+
+def test_workers_end_with_a_checkpoint_when_torchrun_itself_is_killed(tmp_path):
+    job = _start(tmp_path / "run", *ENDLESS)
+    _wait_for_checkpoint(tmp_path / "run", job)
+    workers = _workers(job)
+    os.kill(job.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "the workers outlived torchrun"
+        time.sleep(0.1)
+    output, _ = job.communicate(timeout=10)
+    assert (tmp_path / "run" / "outcome.json").exists(), output
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["exit_code"] == 75

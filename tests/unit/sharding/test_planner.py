@@ -9,7 +9,7 @@ from configs.errors import EXIT_NOTHING_FITS, PlanError
 from sharding.constraints import table_constraints
 from sharding.plan_files import plan_tables_json
 from sharding.planner import plan_tables
-from tests.unit.sharding.world_of_one import GIB, cpu_hosts, two_member_specs, two_member_task
+from tests.unit.sharding.world_of_one import cpu_hosts, two_member_specs, two_member_task
 
 
 def test_a_plan_for_many_ranks_needs_one_process() -> None:
@@ -62,4 +62,3 @@ def test_tables_that_do_not_fit_are_refused_in_one_sentence() -> None:
     )
     assert "\n" not in sentence
     assert refused.value.exit_code == EXIT_NOTHING_FITS == 3
-    assert GIB == 2**30

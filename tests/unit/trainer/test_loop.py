@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Run:
         def keep(rows: Any) -> Any:
             self.rows.append(rows.tolist())
             if stop_after is not None and len(self.rows) > stop_after:
-                runtime._stop_signal = 15
+                os.kill(os.getpid(), signal.SIGTERM)
             return read(rows)
 
         training.source.read = keep  # type: ignore[method-assign]
@@ -157,4 +158,3 @@ def test_training_lowers_the_loss(tmp_path: Path, runtime: Runtime) -> None:
     losses = [line["train/fm/loss_nats"] for line in run.lines if "train/fm/loss_nats" in line]
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0] - 0.02
-    assert dataclasses.is_dataclass(run.end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -11,6 +10,7 @@ import torch.distributed as dist
 
 from configs.errors import ConfigError, DataError
 from configs.schema import Run
+from tests.unit.trainer.ranks import one_rank
 from trainer.runtime import Placement, Runtime
 
 
@@ -80,10 +80,18 @@ def test_a_failure_is_claimed_once(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_a_wish_and_the_second_one_an_end(runtime: Runtime, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    runtime.listen_for_stop()
+    assert signal.getsignal(number) not in (before, signal.SIG_DFL), "the signal below would end the tests"
     assert not runtime.stop_requested
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
     assert runtime.stop_requested
     with pytest.raises(SystemExit) as ended:
-        os.kill(os.getpid(), number)
-        signal.sigtimedwait([], 0)  # gives the handler a place to run
+        signal.raise_signal(number)
     assert ended.value.code == 128 + number
+
+
+def test_before_there_is_something_to_save_a_signal_ends_the_process() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with one_rank(Run(device="cpu")):
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
