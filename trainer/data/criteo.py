@@ -255,7 +255,7 @@ class LogFile:
         magic = file.read(len(_GZIP_MAGIC))
         file.seek(0)
         if magic == _GZIP_MAGIC:
-            return gzip.GzipFile(fileobj=self, mode="rb")  # type: ignore[call-overload, no-any-return]
+            return gzip.GzipFile(fileobj=self, mode="rb")  # type: ignore[call-overload]
         if self.path.endswith(".gz") and magic:
             raise DataError(f"{self.path}: is named .gz but is not a gzip file; rename it or fetch it again")
         return self

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import loader
+from configs.ensemble_schema import FeatureOverride, Member, Merge, TableGroup
 from configs.errors import ConfigError
 from configs.key_types import field_types
 from configs.loader import config_text, dump_run, read_run
-from configs.schema import Data, FeatureOverride, Member, Merge, Run, RunConfig, TableGroup, Train, Until
+from configs.schema import Data, Run, RunConfig, Train, Until
 from configs.section import Section
 from tests.unit.configs import archs
 from tests.unit.configs.reading import ONE_MEMBER, read, refusal
