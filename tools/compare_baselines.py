@@ -162,7 +162,9 @@ def read_predictions(
 
 
 def numeric_buckets(dense: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Whole numbers as categories, [N, D]: floor(ln(x)^2) above 2, x itself below (as the winners of Criteo's 2014 contest).
+    """Whole numbers as categories, [N, D]: floor(ln(x)^2) above 2, x itself below.
+
+    The rule is that of the winners of Criteo's 2014 contest.
 
     Args:
         dense: sign(x) ln(1 + |x|), as prepared; a missing value reads as 0.
