@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +30,11 @@ from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from configs.errors import EXIT_DONE, ChorusError, DataError
 from trainer import storage
-from trainer.analysis.intervals import (
-    Estimate,
-    auc_difference,
-    auc_estimate,
-    log_loss_difference,
-    log_losses,
-    mean_estimate,
-)
+from trainer.analysis.comparison import draw, judge, table
+from trainer.analysis.intervals import log_losses
 from trainer.data.batch import Rows
 from trainer.data.source import PreparedSource
-from trainer.metrics.exact import BinaryMetrics, metrics_of_probabilities
-from trainer.prediction_files import FORMAT, LOGIT_PREFIX, MANIFEST_NAME, MERGED, PredictionFile, read_column
+from trainer.prediction_files import probabilities, read_column, read_manifest
 
 LOGISTIC = "logistic regression"
 BOOSTING = "gradient boosting"
@@ -62,18 +55,6 @@ class Fitted:
     settings: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One column of predictions against the labels and against the merged column."""
-
-    name: str
-    metrics: BinaryMetrics
-    auc: Estimate
-    log_loss: Estimate
-    auc_gain: Estimate  # this column minus merged
-    log_loss_gain: Estimate  # this column minus merged, nats
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, reads, fits, compares, writes; gives the exit code."""
     options = _parser().parse_args(arguments)
@@ -91,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.output:
             storage.write_text(options.output, text)
         if options.chart:
-            draw(judged, path=options.chart)
+            draw(judged, path=options.chart, apart=(LOGISTIC, BOOSTING))
         return EXIT_DONE
     except ChorusError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -130,13 +111,8 @@ def read_predictions(
     Raises:
         DataError: the folder is unfinished, or holds other rows than the prepared part.
     """
-    path = storage.join(folder, MANIFEST_NAME)
-    if not storage.exists(path):
-        raise DataError(f"--predictions: {folder!r} has no {MANIFEST_NAME}; make it with trainer/score.py")
-    manifest = storage.read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f"--predictions: {path} is not a manifest of predictions; give the folder that score.py wrote")
-    files = [PredictionFile(**file) for file in manifest["files"] if file["part"] == part]
+    predictions = read_manifest(folder)
+    files = [file for file in predictions.files if file.part == part]
     if not files:
         raise DataError(
             f"--predictions: {folder!r} has no rows of {part!r}; score it with --score.parts='[\"{part}\"]'"
@@ -144,7 +120,7 @@ def read_predictions(
     dictionary = PreparedSource(root=data, parts=[]).features.dictionary
     rows = read_column(folder, files, "row")
     same = (
-        manifest["data"]["dictionary"] == dictionary
+        predictions.dictionary == dictionary
         and set(read_column(folder, files, "part")) == {part}
         and np.array_equal(rows, np.arange(len(labels)))
         and np.array_equal(read_column(folder, files, "label"), labels)
@@ -153,12 +129,7 @@ def read_predictions(
         raise DataError(
             f"--predictions: {folder!r} holds other rows than {part!r} of {data!r}; score that prepared folder again"
         )
-    columns = {}
-    for name in manifest["members"]:
-        logits = read_column(folder, files, f"{LOGIT_PREFIX}{name}").astype(np.float64)
-        columns[name] = np.exp(-np.logaddexp(0.0, -logits))
-    columns[MERGED] = read_column(folder, files, MERGED).astype(np.float64)
-    return columns
+    return probabilities(folder, files, members=predictions.members)
 
 
 def numeric_buckets(dense: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -251,99 +222,6 @@ def _positive(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _loss(rows: Rows, probabilities: NDArray[np.float64]) -> float:
     return float(log_losses(rows.labels.astype(np.int64), probabilities).mean())
-
-
-def judge(labels: NDArray[np.floating], columns: dict[str, NDArray[np.float64]]) -> list[Judged]:
-    """Figures of every column, and its paired differences to merged; merged after the members, baselines last."""
-    whole = labels.astype(np.int64)
-    merged = columns[MERGED]
-    return [
-        Judged(
-            name=name,
-            metrics=metrics_of_probabilities(whole, column),
-            auc=auc_estimate(whole, column),
-            log_loss=mean_estimate(log_losses(whole, column)),
-            auc_gain=auc_difference(whole, column, merged),
-            log_loss_gain=log_loss_difference(whole, column, merged),
-        )
-        for name, column in columns.items()
-    ]
-
-
-def table(judged: Sequence[Judged]) -> str:
-    """The comparison as a Markdown table."""
-
-    def paired(of: Judged, pick: Callable[[Judged], Estimate]) -> str:
-        if of.name == MERGED:
-            return "–"
-        return f"{pick(of).value:+.5f} ± {pick(of).half_width():.5f}"
-
-    title = ["column", "AUC", "log loss", "NE", "calibration", "AUC − merged", "log loss − merged"]
-    lines = [title, ["---", *["---:"] * (len(title) - 1)]]
-    for one in judged:
-        figures = one.metrics
-        lines.append(
-            [
-                f"**{one.name}**" if one.name == MERGED else one.name,
-                f"{figures.auc:.5f}",
-                f"{figures.log_loss_nats:.5f}",
-                f"{figures.ne:.5f}",
-                f"{figures.calibration:.4f}",
-                paired(one, lambda of: of.auc_gain),
-                paired(one, lambda of: of.log_loss_gain),
-            ]
-        )
-    merged = next(one for one in judged if one.name == MERGED)
-    rows = [f"| {' | '.join(line)} |" for line in lines]
-    note = (
-        f"{merged.metrics.num_rows:,} rows, label rate {merged.metrics.label_rate:.4f}. Log loss in nats. ±: half the"
-        " 95 % interval of the paired difference over rows (DeLong; normal). Unpaired, AUC of merged is"
-        f" {merged.auc.value:.4f} ± {merged.auc.half_width():.4f}, its log loss"
-        f" {merged.log_loss.value:.4f} ± {merged.log_loss.half_width():.4f}."
-    )
-    return "\n".join([*rows, "", note]) + "\n"
-
-
-def draw(judged: Sequence[Judged], *, path: str) -> None:
-    """Draws AUC and log loss of each column as its paired difference to merged, with 95 % intervals, as PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    others = [one for one in judged if one.name != MERGED]
-    merged = next(one for one in judged if one.name == MERGED)
-    panels = (
-        ("AUC", f"merged: {merged.metrics.auc:.4f}", "higher is better", [one.auc_gain for one in others]),
-        (
-            "log loss (nats)",
-            f"merged: {merged.metrics.log_loss_nats:.4f}",
-            "lower is better",
-            [one.log_loss_gain for one in others],
-        ),
-    )
-    size = (9.0, 1.9 + 0.36 * len(others))
-    figure, axes = pyplot.subplots(1, 2, sharey=True, figsize=size, layout="constrained")
-    places = np.arange(len(others))[::-1]
-    colours = ["#c2571a" if one.name in (LOGISTIC, BOOSTING) else "#2f6db3" for one in others]
-    for panel, (what, reference, better, gains) in zip(axes, panels, strict=True):
-        panel.axvline(0.0, color="#222222", linewidth=1.2)
-        for place, gain, colour in zip(places, gains, colours, strict=True):
-            panel.errorbar(gain.value, place, xerr=gain.half_width(), fmt="o", color=colour, capsize=3, markersize=5)
-        panel.set_title(f"{what}, {reference}", fontsize=11)
-        panel.set_xlabel(f"difference to merged ({better})")
-        panel.grid(axis="x", color="#dddddd", linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(axis="y", length=0)
-        panel.locator_params(axis="x", nbins=6)
-        panel.set_ylim(-0.6, len(others) - 0.4)
-    figure.suptitle(
-        f"Each column minus merged on the same {merged.metrics.num_rows:,} rows, with 95 % intervals", fontsize=12
-    )
-    axes[0].set_yticks(places, [one.name for one in others])
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

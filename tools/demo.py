@@ -15,17 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError
+from modules.merge import MERGED
+from trainer.analysis.comparison import Judged, draw, judge
 from trainer.checkpoints import MANIFEST_NAME as CHECKPOINT_MANIFEST
 from trainer.prediction_files import MANIFEST_NAME as PREDICTIONS_MANIFEST
-from trainer.prediction_files import MERGED
+from trainer.prediction_files import probabilities, read_column, read_manifest
 from trainer.reporting import TENSORBOARD_NAME, clock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ChorusError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    metrics: dict[str, Any] = json.loads((predictions / PREDICTIONS_MANIFEST).read_text())["metrics"]
+    written = read_manifest(str(predictions))
+    labels = read_column(str(predictions), written.files, "label")
+    judged = judge(labels, probabilities(str(predictions), written.files, members=written.members))
     ceiling: dict[str, float] = json.loads((raw / "ceiling.json").read_text())[TEST_DAY]
-    draw(metrics, ceiling=ceiling, path=chart)
-    print(f"\n{table(metrics, ceiling=ceiling)}\n\n{verdict(metrics, ceiling=ceiling)}\n")
+    draw(judged, path=str(chart))
+    print(f"\n{table(judged, ceiling=ceiling)}\n\n{verdict(judged)}\n")
     print(f"run folder   {run}")
     print(f"TensorBoard  tensorboard --logdir {run / TENSORBOARD_NAME}")
     print(f"predictions  {predictions}/*.parquet")
@@ -136,59 +134,31 @@ def _run(tool: str, *words: object) -> None:
     subprocess.run([sys.executable, str(ROOT / tool), *(str(word) for word in words)], check=True)
 
 
-def table(metrics: Mapping[str, Mapping[str, float]], *, ceiling: Mapping[str, float]) -> str:
+def table(judged: Sequence[Judged], *, ceiling: Mapping[str, float]) -> str:
     """One line a member, then merged, then the ceiling: the best that any model can do on these rows."""
     lines = [f"{'on the test day':<16}{'AUC':>9}{'log loss (nats)':>17}{'NE':>9}{'calibration':>13}"]
-    for name, of in metrics.items():
-        lines.append(
-            f"{name:<16}{of['auc']:>9.5f}{of['log_loss_nats']:>17.5f}{of['ne']:>9.5f}{of['calibration']:>13.4f}"
-        )
-    lines.append(f"{'ceiling':<16}{ceiling['auc']:>9.5f}{ceiling['log_loss_nats']:>17.5f}")
+    for one in judged:
+        of = one.metrics
+        lines.append(f"{one.name:<16}{of.auc:>9.5f}{of.log_loss_nats:>17.5f}{of.ne:>9.5f}{of.calibration:>13.4f}")
+    lines.append(f"{'ceiling':<16}{ceiling['auc']:>9.5f}{ceiling['log_loss_nats']:>17.5f}{ceiling['ne']:>9.5f}")
     return "\n".join(lines)
 
 
-def verdict(metrics: Mapping[str, Mapping[str, float]], *, ceiling: Mapping[str, float]) -> str:
+def verdict(judged: Sequence[Judged]) -> str:
     """Whether merging helped, in a sentence."""
-    members = {name: of["auc"] for name, of in metrics.items() if name != MERGED}
-    best = max(members, key=lambda name: members[name])
-    gain = metrics[MERGED]["auc"] - members[best]
-    gap = ceiling["auc"] - members[best]
-    helped = "Merging helped" if gain > 0 else "Merging did not help"
+    merged = next(one for one in judged if one.name == MERGED)
+    best = max((one for one in judged if one.name != MERGED), key=lambda one: one.metrics.auc)
+    gain, width = -best.auc_gain.value, best.auc_gain.half_width()
+    if gain > width:
+        helped = "Merging helped"
+    elif gain < -width:
+        helped = "Merging hurt"
+    else:
+        helped = "Merging made no clear difference"
     return (
-        f"{helped}: AUC {metrics[MERGED]['auc']:.5f} merged, {members[best]:.5f} for the best member ({best}):"
-        f" {gain:+.5f}, which is {gain / gap:.0%} of what lies between that member and the ceiling."
+        f"{helped}: AUC {merged.metrics.auc:.5f} merged, {best.metrics.auc:.5f} for the best member ({best.name});"
+        f" the difference is {gain:+.5f} ± {width:.5f} (95 % interval, paired on {merged.metrics.num_rows:,} rows)."
     )
-
-
-def draw(metrics: Mapping[str, Mapping[str, float]], *, ceiling: Mapping[str, float], path: Path) -> None:
-    """A chart of AUC and log loss per member and merged, with the ceiling as a line."""
-    names = list(metrics)
-    colours = ["#9bb7d4" if name != MERGED else "#c8553d" for name in names]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, key, title in (
-        (axes[0], "auc", "AUC (higher is better)"),
-        (axes[1], "log_loss_nats", "log loss, nats (lower is better)"),
-    ):
-        values = [metrics[name][key] for name in names]
-        bars = axis.bar(names, values, color=colours)
-        axis.bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
-        axis.axhline(ceiling[key], color="#555555", linestyle="--", linewidth=1)
-        axis.annotate(
-            f"best possible {ceiling[key]:.4f}",
-            (0.01, ceiling[key]),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color="#555555",
-        )
-        spread = [*values, ceiling[key]]
-        room = 0.15 * (max(spread) - min(spread))
-        axis.set_ylim(min(spread) - 2 * room, max(spread) + 2 * room)
-        axis.set_title(title, fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

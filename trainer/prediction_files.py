@@ -102,6 +102,51 @@ def read_column(folder: str, files: Sequence[PredictionFile], column: str) -> ND
     return np.concatenate(pieces)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What the manifest of finished predictions says."""
+
+    members: tuple[str, ...]
+    files: tuple[PredictionFile, ...]
+    dictionary: str
+    metrics: Mapping[str, Mapping[str, float | None]]
+
+
+def read_manifest(folder: str) -> Predictions:
+    """The manifest of a prediction folder.
+
+    Raises:
+        DataError: the folder is not there, not finished, or not ours.
+    """
+    path = storage.join(folder, MANIFEST_NAME)
+    if not storage.is_file(path):
+        raise DataError(f"{folder!r} has no {MANIFEST_NAME}, so it holds no finished predictions; run trainer/score.py")
+    try:
+        body = storage.read_json(path)
+        if body["format"] != FORMAT or body["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {body['format']!r}, version {body['format_version']!r}")
+        return Predictions(
+            members=tuple(body["members"]),
+            files=tuple(PredictionFile(**file) for file in body["files"]),
+            dictionary=body["data"]["dictionary"],
+            metrics=body["metrics"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a manifest of predictions ({error!r}); run trainer/score.py again") from error
+
+
+def probabilities(
+    folder: str, files: Sequence[PredictionFile], *, members: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Column -> probabilities [N] of the files' rows: the members', then the merged ones."""
+    columns = {}
+    for name in members:
+        logits = read_column(folder, files, f"{LOGIT_PREFIX}{name}").astype(np.float64)
+        columns[name] = np.exp(-np.logaddexp(0.0, -logits))
+    columns[MERGED] = read_column(folder, files, MERGED).astype(np.float64)
+    return columns
+
+
 def metrics_as_written(
     folder: str, files: Sequence[PredictionFile], *, members: Sequence[str]
 ) -> dict[str, BinaryMetrics]:

@@ -14,16 +14,14 @@ from tools import compare_baselines
 from tools.compare_baselines import (
     BOOSTING,
     LOGISTIC,
-    Judged,
     cut_in_time,
     fit_boosting,
     fit_logistic,
-    judge,
     main,
     numeric_buckets,
     read_rows,
-    table,
 )
+from trainer.analysis.comparison import Judged, judge, table
 from trainer.analysis.intervals import auc_estimate
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, feature_specs
 from trainer.data.manifest import DataManifest, Part, PartFile
