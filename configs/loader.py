@@ -20,6 +20,8 @@ from configs.problems import Problem, config_error, rule_problems, schema_proble
 from configs.schema import Member, RunConfig, TableGroup
 from configs.section import ArchConfig, Section
 
+# An array as tomli_w writes it, an item a line; our arrays hold numbers and strings, never arrays.
+_TALL_ARRAY = re.compile(r"= \[\n((?:    [^\n]*,\n)+)\]")
 # Stands in for a member's architecture while the rest of the configuration is checked.
 _ANY_ARCH = {"kind": "any"}
 
@@ -94,7 +96,12 @@ def read_run(
 
 def dump_run(config: RunConfig) -> str:
     """The configuration as TOML with every key that has a value; `read_run` gives an equal object."""
-    return tomli_w.dumps(_plain(config))
+    return _TALL_ARRAY.sub(_on_one_line, tomli_w.dumps(_plain(config)))
+
+
+def _on_one_line(array: re.Match[str]) -> str:
+    items = [line[4:-1] for line in array[1].split("\n")[:-1]]
+    return f"= [{', '.join(items)}]"
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
