@@ -75,8 +75,7 @@ PRINT_CONFIG = Flag(name="--print-config", meaning="Print every key with its val
 CHECKPOINT = Flag(
     name="--checkpoint",
     value="DIR",
-    meaning="A checkpoint folder, or LABEL=DIR; may be given more than once.",
-    repeatable=True,
+    meaning="A checkpoint's folder, as runs/NAME/TIME/checkpoints/step_...",
 )
 OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go.")
 
@@ -118,6 +117,7 @@ def parse_command(argv: Sequence[str], *, program: Program) -> Command:
     words = list(argv)
     while words:
         word = words.pop(0)
+        word = HELP.name if word == "-h" else word
         name, equals, value = word.partition("=")
         if name in known:
             flag = known[name]

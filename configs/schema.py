@@ -107,14 +107,12 @@ class Data(Section):
 
     def __post_init__(self) -> None:
         both = sorted(set(self.train) & set(self.valid))
+        doubled = sorted(name for name, count in Counter(self.train).items() if count > 1)
         self.refuse(
             not_negative("shuffle_window", self.shuffle_window),
             not_negative("seed", self.seed),
             f"valid: {both[0]!r} is a training part too; a row must not be in both" if both else None,
-            "train: name at least one part of data.root" if self.root and not self.train else None,
-            "root: empty, but train or valid name parts; give the prepared folder"
-            if not self.root and (self.train or self.valid)
-            else None,
+            f"train: {doubled[0]!r} is named twice; its rows would be trained twice" if doubled else None,
         )
 
 
@@ -130,8 +128,12 @@ class Until(Section):
 
     def __post_init__(self) -> None:
         given = [name for name in ("steps", "epochs") if getattr(self, name) is not None]
+        wrong = (
+            f"{given[0] if given else 'steps'}: give exactly one of steps, epochs; on the command line write"
+            " --train.until='{steps = 500}', which replaces the other"
+        )
         self.refuse(
-            None if len(given) == 1 else f"{given[0] if given else 'steps'}: give exactly one of steps, epochs",
+            None if len(given) == 1 else wrong,
             positive("steps", self.steps),
             positive("epochs", self.epochs),
         )
@@ -258,7 +260,12 @@ class Score(Section):
     """Rows of one prediction file; ranges are dealt to the ranks in turn."""
 
     def __post_init__(self) -> None:
-        self.refuse(positive("batch_size", self.batch_size), positive("range_rows", self.range_rows))
+        doubled = sorted(name for name, count in Counter(self.parts).items() if count > 1)
+        self.refuse(
+            positive("batch_size", self.batch_size),
+            positive("range_rows", self.range_rows),
+            f"parts: {doubled[0]!r} is named twice; a row is scored once" if doubled else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,11 +304,16 @@ class RunConfig(Section):
         doubled = sorted(name for name, count in expanded.items() if count > 1)
         own = {name for name, member in self.expanded_members() if member.tables == "own"}
         groups = set(self.tables) | {"shared", "own"}
+        used = {member.tables for member in self.members.values()} | {"shared", "own"}
         self.refuse(
             None if self.members else "members: none; give at least one, as [members.deep]",
             *(_bad_name("members", name, reserved=RESERVED_NAMES) for name in self.members),
             *(_bad_name("tables", name, reserved=()) for name in self.tables),
             *(f"members.{name}: the copies of another member have this name too" for name in doubled),
+            *(f"tables.{name}: no member names it; remove it" for name in sorted(set(self.tables) - used)),
+            "train.evaluate_every: there is no data.valid to evaluate on; name its parts"
+            if self.train.evaluate_every.steps and self.data.root and not self.data.valid
+            else None,
             *(
                 f"tables.{name}: a member with own tables has this name; rename one of them"
                 for name in sorted(own & set(self.tables))

@@ -53,6 +53,17 @@ def positive(field: str, value: float | None) -> str | None:
     return f"{field}: {value!r} must be above zero"
 
 
+def positive_each(field: str, values: tuple[int, ...]) -> str | None:
+    """The problem text for the first of the values that is not above zero, else None."""
+    bad = [value for value in values if value <= 0]
+    return f"{field}: {bad[0]!r} must be above zero" if bad else None
+
+
+def probability(field: str, value: float) -> str | None:
+    """The problem text for a value outside [0, 1), else None."""
+    return None if 0.0 <= value < 1.0 else f"{field}: {value!r} is not in [0, 1)"
+
+
 def not_negative(field: str, value: float | None) -> str | None:
     """The problem text when `value` is given and below zero, else None."""
     if value is None or value >= 0:

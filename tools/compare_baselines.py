@@ -31,9 +31,9 @@ from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 from configs.errors import EXIT_DONE, ChorusError, DataError
 from trainer import storage
 from trainer.analysis.comparison import draw, judge, table
-from trainer.analysis.intervals import log_losses
 from trainer.data.batch import Rows
 from trainer.data.source import PreparedSource
+from trainer.metrics.exact import log_losses
 from trainer.prediction_files import probabilities, read_column, read_manifest
 
 LOGISTIC = "logistic regression"

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError
+from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from modules.merge import MERGED
 from trainer.analysis.comparison import Judged, draw, judge
 from trainer.checkpoints import MANIFEST_NAME as CHECKPOINT_MANIFEST
+from trainer.clock import clock
 from trainer.prediction_files import MANIFEST_NAME as PREDICTIONS_MANIFEST
 from trainer.prediction_files import probabilities, read_column, read_manifest
-from trainer.reporting import TENSORBOARD_NAME, clock
+from trainer.reporting import TENSORBOARD_NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_DAY, TEST_DAY = "day_0", "day_1"
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictions, chart = folder / "predictions", folder / "quality.png"
     started = time.monotonic()
     try:
+        _refuse_other_size(raw / "ceiling.json", num_rows=arguments.rows_per_day)
         _step("generate a click log of two days", raw / "ceiling.json", lambda: _generate(raw, arguments))
         _step("prepare it: dictionaries of day 0, ids, npy files", None, lambda: _prepare(raw, prepared))
         _step("train four members on day 0", None, lambda: _train(prepared, run, arguments))
@@ -78,6 +80,15 @@ def _step(what: str, done: Path | None, do: Callable[[], None]) -> None:
     started = time.monotonic()
     do()
     print(f"   {clock(time.monotonic() - started)}", flush=True)
+
+
+def _refuse_other_size(ceiling: Path, *, num_rows: int) -> None:
+    if ceiling.exists():
+        found = json.loads(ceiling.read_text())[TEST_DAY]["num_rows"]
+        if found != num_rows:
+            raise ConfigError(
+                f"--rows-per-day: {num_rows}, but {ceiling.parent} holds days of {found} rows; give another --folder"
+            )
 
 
 def _generate(raw: Path, arguments: argparse.Namespace) -> None:
@@ -149,12 +160,9 @@ def verdict(judged: Sequence[Judged]) -> str:
     merged = next(one for one in judged if one.name == MERGED)
     best = max((one for one in judged if one.name != MERGED), key=lambda one: one.metrics.auc)
     gain, width = -best.auc_gain.value, best.auc_gain.half_width()
-    if gain > width:
-        helped = "Merging helped"
-    elif gain < -width:
-        helped = "Merging hurt"
-    else:
-        helped = "Merging made no clear difference"
+    helped = "Merging made no clear difference"
+    if best.auc_gain.is_clear():
+        helped = "Merging helped" if gain > 0 else "Merging hurt"
     return (
         f"{helped}: AUC {merged.metrics.auc:.5f} merged, {best.metrics.auc:.5f} for the best member ({best.name});"
         f" the difference is {gain:+.5f} ± {width:.5f} (95 % interval, paired on {merged.metrics.num_rows:,} rows)."

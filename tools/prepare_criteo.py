@@ -28,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, DataError  # noqa: E402
+from trainer.clock import clock
 from trainer.data.manifest import DataManifest  # noqa: E402
 from trainer.data.preparation import PASSES, PreparationProgress, already_prepared, prepare  # noqa: E402
 
@@ -161,16 +162,10 @@ class _ProgressLine:
         number = PASSES.index(now.stage) + 1
         line = (
             f"{number}/{len(PASSES)} {_PASS_TITLES[now.stage]}: {share:4.0%}, {now.num_rows:,} rows,"
-            f" {now.num_rows / max(now.seconds, 1e-9):,.0f} rows/s, {_clock(left)} left in this pass"
+            f" {now.num_rows / max(now.seconds, 1e-9):,.0f} rows/s, {clock(left)} left in this pass"
         )
         end = "\n" if done or not self._is_terminal else ""
         print(f"\r\x1b[K{line}" if self._is_terminal else line, end=end, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _summary(manifest: DataManifest) -> str:

@@ -9,10 +9,11 @@ from configs.schema import RunConfig
 from trainer import storage
 from trainer.assembly import AssembledTraining
 from trainer.checkpoints import PLAN_NAME
+from trainer.clock import clock
 from trainer.data.source import SyntheticSource
 from trainer.loop import LoopEnd
 from trainer.metrics.exact import BinaryMetrics
-from trainer.reporting import METRICS_NAME, TENSORBOARD_NAME, clock
+from trainer.reporting import METRICS_NAME, TENSORBOARD_NAME
 from trainer.runtime import Runtime
 
 

@@ -78,6 +78,7 @@ def build_task(config: RunConfig, *, features: SourceFeatures) -> BuiltTask:
             if member.tables == "own":
                 section = dataclasses.replace(section, dim=member.dim or section.dim)
             default_seed = seed if member.tables == "own" else derive_seed(config.run.seed, "group", group)
+            _check_overrides(section, name=member.tables, features=features)
             groups[group] = _group_tables(section, group=group, features=features, default_seed=default_seed)
         dim = groups[group][0].dim
         with seeded(derive_seed(seed, "dense")):
@@ -103,13 +104,17 @@ def build_task(config: RunConfig, *, features: SourceFeatures) -> BuiltTask:
     )
 
 
-def _group_tables(section: TableGroup, *, group: str, features: SourceFeatures, default_seed: int) -> list[TableSpec]:
+def _check_overrides(section: TableGroup, *, name: str, features: SourceFeatures) -> None:
     unknown = sorted(set(section.features) - set(features.table_rows))
     if unknown:
         raise ConfigError(
-            f"tables.*.features.{unknown[0]}: the data have no such feature; they have {', '.join(features.table_rows)}"
+            f"tables.{name}.features.{unknown[0]}: the data have no such feature;"
+            f" they have {', '.join(features.table_rows)}"
         )
-    seed = default_seed if section.seed is None else section.seed
+
+
+def _group_tables(section: TableGroup, *, group: str, features: SourceFeatures, default_seed: int) -> list[TableSpec]:
+    seed = default_seed if section.seed is None else derive_seed(section.seed, "group", group)
     specs = []
     for feature, num_rows in features.table_rows.items():
         override = section.features.get(feature)
@@ -156,7 +161,7 @@ def shard_task(built: BuiltTask, *, rows_per_rank: int, runtime: Runtime) -> Sha
     }
     as_json = plan_json(plan, facts=made_for)
     report = report_plan(as_json["tables"], sizes=built.facts.tables, world_size=runtime.world_size)
-    return ShardedTask(built=built, model=model, plan=as_json, report=report)
+    return ShardedTask(built=built, model=model, plan=as_json | {"report": report.as_json()}, report=report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +258,7 @@ def training_tensors(model: DistributedModelParallel, optimizer: TaskOptimizer) 
 
 def _data_facts(config: RunConfig, sources: TrainingSources) -> dict[str, Any]:
     return {
+        "dense_optimizer": config.dense.optimizer,
         "seed": config.data.seed,
         "shuffle_window": config.data.shuffle_window,
         "parts": [[part.name, part.num_rows] for part in sources.train.parts],
@@ -260,6 +266,12 @@ def _data_facts(config: RunConfig, sources: TrainingSources) -> dict[str, Any]:
 
 
 def _check_same_data(manifest: CheckpointManifest, facts: dict[str, Any]) -> None:
+    saved, ours = manifest.data["dense_optimizer"], facts["dense_optimizer"]
+    if saved != ours:
+        raise CheckpointError(
+            f"dense.optimizer: {saved!r} in {manifest.folder}, {ours!r} in this run; the state of one is of no use to"
+            " the other: keep the old value, or start in another run.folder"
+        )
     # At an epoch's start any order may follow; within it, another order would repeat some rows and miss others.
     if manifest.progress["row"] == 0:
         return
@@ -275,8 +287,6 @@ def _checkpoint_to_resume(
     config: RunConfig, run_checkpoints: Checkpoints, *, runtime: Runtime
 ) -> CheckpointManifest | None:
     wish = config.checkpoint.resume
-    if wish == "auto":
-        return run_checkpoints.newest()
     if wish == "never":
         if runtime.from_main(run_checkpoints.whole):
             raise ConfigError(
@@ -284,6 +294,9 @@ def _checkpoint_to_resume(
                 " take another folder, or resume = 'auto'"
             )
         return None
+    own = run_checkpoints.newest()
+    if own is not None or wish == "auto":
+        return own
     manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(wish))
     checkpoints.verify(manifest, runtime=runtime)
     return manifest

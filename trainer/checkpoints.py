@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from configs.errors import CheckpointError, DataError
+from configs.errors import CheckpointError, ChorusError, DataError
 from trainer import storage
 from trainer.data.source import SourceFeatures
 from trainer.runtime import Runtime
@@ -70,8 +70,8 @@ def read_manifest(folder: str) -> CheckpointManifest:
         CheckpointError: no such folder, unfinished, not ours, or of another format version.
     """
     path = storage.join(folder, MANIFEST_NAME)
-    if not storage.exists(folder):
-        raise CheckpointError(f"no checkpoint folder {folder!r}")
+    if not storage.exists(folder) or storage.is_file(folder):
+        raise CheckpointError(f"no checkpoint folder {folder!r}; name one, as runs/NAME/TIME/checkpoints/step_...")
     if not storage.is_file(path):
         inside = [name for name in storage.names(folder) if name.startswith(_STEP_PREFIX)]
         hint = (
@@ -157,8 +157,6 @@ def _told(value: Any) -> str:
 class Checkpoints:
     """The checkpoints of a run.
 
-    Every method is a collective: all ranks call it.
-
     Args:
         folder: The run's checkpoint folder.
         keep_last: Whole checkpoints to keep.
@@ -179,7 +177,7 @@ class Checkpoints:
         data: Mapping[str, Any],
         texts: Mapping[str, str],
     ) -> str:
-        """Writes a checkpoint and gives its folder.
+        """Writes a checkpoint and gives its folder. A collective.
 
         Args:
             tensors: Key -> this rank's live tensor, sharded or replicated.
@@ -189,10 +187,13 @@ class Checkpoints:
             texts: File name -> text, as run.toml and plan.json.
         """
         runtime = self._runtime
-        folder = storage.join(self._folder, f"{_STEP_PREFIX}{progress['step']:010d}")
+        folder = storage.join(self._folder, _name(progress["step"]))
         state = storage.join(folder, STATE_NAME)
         runtime.from_main(lambda: self._start(folder))
-        _collective("save", folder, lambda: dcp.save(dict(tensors), checkpoint_id=state))
+        try:
+            _collective("save", folder, lambda: dcp.save(dict(tensors), checkpoint_id=state))
+        except CheckpointError as error:  # nothing was refused: the disk or a rank failed
+            raise ChorusError(str(error)) from error
 
         def hashes() -> dict[str, dict[str, Any]]:
             mine = [name for i, name in enumerate(storage.names(state)) if i % runtime.world_size == runtime.rank]
@@ -217,7 +218,7 @@ class Checkpoints:
                 "files": dict(sorted(files.items())),
             }
             storage.write_json(storage.join(folder, MANIFEST_NAME), manifest)
-            self._forget_old()
+            self._forget_others(progress["step"])
 
         runtime.from_main(finish)
         return folder
@@ -227,9 +228,13 @@ class Checkpoints:
             storage.remove_tree(folder)
         storage.make_folder(storage.join(folder, STATE_NAME))
 
-    def _forget_old(self) -> None:
-        for name in self.whole()[: -self._keep_last]:
-            storage.remove_tree(storage.join(self._folder, name))
+    def _forget_others(self, step: int) -> None:
+        """Keeps the newest up to `step`; later ones were passed over as damaged, unfinished ones nobody can use."""
+        newest = _name(step)
+        kept = [name for name in self.whole() if name <= newest][-self._keep_last :]
+        for name in storage.names(self._folder):
+            if name.startswith(_STEP_PREFIX) and name not in kept:
+                storage.remove_tree(storage.join(self._folder, name))
 
     def whole(self) -> list[str]:
         """Names of the checkpoints that have a manifest, oldest first."""
@@ -240,9 +245,14 @@ class Checkpoints:
         ]
 
     def newest(self) -> CheckpointManifest | None:
-        """The newest checkpoint whose files are as written; damaged and unfinished ones are named and passed over."""
+        """The newest checkpoint whose files are as written; damaged ones are named and passed over. A collective.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
         runtime = self._runtime
-        for name in runtime.from_main(lambda: list(reversed(self.whole()))):
+        whole: list[str] = runtime.from_main(self.whole)
+        for name in reversed(whole):
             folder = storage.join(self._folder, name)
             try:
                 manifest: CheckpointManifest = runtime.from_main(functools.partial(read_manifest, folder))
@@ -250,6 +260,10 @@ class Checkpoints:
                 return manifest
             except CheckpointError as error:
                 runtime.say(f"passing over a checkpoint: {error}")
+        if whole:
+            raise CheckpointError(
+                f"{self._folder}: all {len(whole)} checkpoints are damaged; give another run.folder to start anew"
+            )
         return None
 
 
@@ -277,6 +291,10 @@ def load(manifest: CheckpointManifest, tensors: dict[str, Tensor]) -> None:
     """Loads into live tensors, whatever plan and world size they were saved under. All ranks must call this."""
     state = storage.join(manifest.folder, STATE_NAME)
     _collective("load", manifest.folder, lambda: dcp.load(tensors, checkpoint_id=state))
+
+
+def _name(step: int) -> str:
+    return f"{_STEP_PREFIX}{step:010d}"
 
 
 def _proof(path: str) -> dict[str, Any]:

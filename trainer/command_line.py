@@ -51,15 +51,12 @@ def checkpoint_folder(command: Command) -> str:
     """The folder that --checkpoint names.
 
     Raises:
-        ConfigError: none is named, or several.
+        ConfigError: none is named.
     """
-    given = command.all(CHECKPOINT.name)
-    if not given:
+    folder = command.one(CHECKPOINT.name)
+    if folder is None:
         raise ConfigError("--checkpoint: not given; name a checkpoint folder, as runs/NAME/TIME/checkpoints/step_...")
-    if len(given) > 1:
-        raise ConfigError(f"--checkpoint: {len(given)} given; scoring several in one pass is not implemented yet")
-    label, equals, folder = given[0].partition("=")
-    return folder if equals and "/" not in label else given[0]
+    return folder
 
 
 def scoring_config(command: Command) -> RunConfig:

@@ -34,9 +34,18 @@ def failure_sentence(error: BaseException) -> str:
         return "another rank ended or does not answer; its own message, above or below, is the reason"
     if isinstance(error, ChorusError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "stopped before anything was finished; the same command starts again"
     if _of_the_disk(error):
         return f"{error.filename}: {error.strerror}"  # type: ignore[attr-defined]
     return f"{type(error).__name__}: {error}"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that an error ends a program with."""
+    if isinstance(error, ChorusError):
+        return error.exit_code
+    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else EXIT_FAILURE
 
 
 def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
@@ -47,14 +56,20 @@ def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """
     try:
         return main(argv)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        if _is_first_report(error):
+            print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
+        return exit_code_of(error)
     except Exception as error:
-        first = getattr(error, "first_report", os.environ.get("LOCAL_RANK", "0") == "0")
         expected = isinstance(error, ChorusError) or lost_a_peer(error) or _of_the_disk(error)
-        if first:
+        if _is_first_report(error):
             print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
             asked = getattr(error, "wants_traceback", False) or "--run.errors=traceback" in argv
             if not expected or asked:
                 traceback.print_exception(error)
-        return error.exit_code if isinstance(error, ChorusError) else EXIT_FAILURE
+        return exit_code_of(error)
+
+
+def _is_first_report(error: BaseException) -> bool:
+    """Whether this rank tells; before the ranks have found each other, the first of each host does."""
+    return bool(getattr(error, "first_report", os.environ.get("LOCAL_RANK", "0") == "0"))

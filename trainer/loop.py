@@ -13,6 +13,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipeline
 from configs.schema import Data, Every, Train
 from modules.contracts import EnsembleOutput
 from modules.task import EnsembleTask
+from trainer.clock import clock
 from trainer.data.batch import Batch
 from trainer.data.loading import BatchReader
 from trainer.data.order import RowOrder
@@ -22,7 +23,7 @@ from trainer.loss_window import LossWindow
 from trainer.metrics.meters import MeteredColumn
 from trainer.optimizers import TaskOptimizer
 from trainer.progress import Progress
-from trainer.reporting import Reporter, Stopwatch, clock
+from trainer.reporting import Reporter, Stopwatch
 from trainer.runtime import Runtime
 from trainer.step_times import StepTimes
 

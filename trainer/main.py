@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
     with Runtime(config.run) as runtime, RunFolder(config, runtime=runtime) as folder:
         assembled = assemble_training(config, folder=folder.path, runtime=runtime)
+        folder.begin()
         say_start(config, assembled=assembled, folder=folder.path, runtime=runtime)
 
         reporter = Reporter(folder=folder.path, resumed_step=assembled.training.progress.step, runtime=runtime)

@@ -27,7 +27,7 @@ FORMAT = "chorus-predictions"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 LOGIT_PREFIX = "logit_"
-_FILE_PATTERN = re.compile(r".+-\d{12}\.parquet(\.tmp)?")
+_FILE_PATTERN = re.compile(r".+-\d{12}\.parquet(\.tmp)?|manifest\.json\.tmp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ def prepare_folder(folder: str) -> None:
     Raises:
         DataError: it holds finished predictions, or files that are not ours.
     """
+    if storage.is_file(folder):
+        raise DataError(f"--output: {folder!r} is a file; name a folder")
     if storage.exists(storage.join(folder, MANIFEST_NAME)):
         raise DataError(f"--output: {folder!r} holds finished predictions; give another folder, or delete it")
     foreign = [name for name in storage.names(folder) if not _FILE_PATTERN.fullmatch(name)]

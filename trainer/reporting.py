@@ -50,7 +50,7 @@ class Reporter:
             return
         plain = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
         line = json.dumps({"step": step, "seconds": round(time.monotonic() - self._started, 3), **plain})
-        with storage.open_file(self._path, "a") as file:
+        with storage.naming(self._path), storage.open_file(self._path, "a") as file:
             file.write(line + "\n")
         for key, value in scalars.items():
             self._board.add_scalar(key, value, step)
@@ -59,13 +59,6 @@ class Reporter:
         """Flushes what is buffered."""
         if self._runtime.is_main:
             self._board.close()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @dataclass(frozen=True, kw_only=True)

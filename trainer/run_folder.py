@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import types
 
-from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError
+from configs.errors import EXIT_DONE, ConfigError
 from configs.loader import dump_run
 from configs.schema import RunConfig
 from trainer import storage
-from trainer.failures import failure_sentence
+from trainer.checkpoints import RUN_NAME
+from trainer.failures import exit_code_of, failure_sentence
 from trainer.runtime import Runtime
 
 OUTCOME_NAME = "outcome.json"
@@ -18,8 +20,10 @@ OUTCOME_NAME = "outcome.json"
 class RunFolder:
     """The folder of one run. Use it as a context manager: what ends the block is recorded in outcome.json.
 
+    Until `begin`, the folder of an earlier start is left as it is, so that a refused one changes nothing.
+
     Args:
-        config: The run; an empty `run.folder` gives runs/NAME/START_TIME, the same on every rank.
+        config: The run; an empty `run.folder` gives a new runs/NAME/START_TIME, the same on every rank.
         runtime: This process.
     """
 
@@ -28,18 +32,33 @@ class RunFolder:
         self._runtime = runtime
         self._exit_code = EXIT_DONE
         self._facts: dict[str, object] = {}
+        self._is_ours = False
         self.path = ""
 
     def __enter__(self) -> RunFolder:
-        run = self._config.run
-        fresh = storage.join("runs", run.name, time.strftime("%Y%m%d-%H%M%S"))
-        self.path = self._runtime.once_per_job("run_folder", lambda: run.folder or fresh)
-        self._runtime.from_main(self._prepare)
+        self.path = self._runtime.once_per_job("run_folder", self._make)
+        self._is_ours = self._runtime.from_main(lambda: not storage.exists(self._inside(RUN_NAME)))
         return self
 
-    def _prepare(self) -> None:
-        storage.make_folder(self.path)
-        storage.write_text(storage.join(self.path, "run.toml"), dump_run(self._config))
+    def _make(self) -> str:
+        run = self._config.run
+        if run.folder:
+            if storage.is_file(run.folder):
+                raise ConfigError(f"run.folder: {run.folder!r} is a file; name a folder")
+            storage.make_folder(run.folder)
+            return run.folder
+        return storage.make_new_folder(storage.join("runs", run.name, time.strftime("%Y%m%d-%H%M%S")))
+
+    def _inside(self, name: str) -> str:
+        return storage.join(self.path, name)
+
+    def begin(self) -> None:
+        """From here on the folder is this run's: writes run.toml and forgets how an earlier start ended."""
+        self._is_ours = True
+        if self._runtime.is_main:
+            storage.write_text(self._inside(RUN_NAME), dump_run(self._config))
+            if storage.is_file(self._inside(OUTCOME_NAME)):
+                storage.remove_file(self._inside(OUTCOME_NAME))
 
     def finish(self, *, exit_code: int, **facts: object) -> None:
         """Notes how the run ended; written when the block ends."""
@@ -49,10 +68,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        outcome = storage.join(self.path, OUTCOME_NAME)
+        outcome = self._inside(OUTCOME_NAME)
         if error is None:
             if self._runtime.is_main:
                 storage.write_json(outcome, {"exit_code": self._exit_code, **self._facts})
-        elif self._runtime.claim("outcome"):
-            code = error.exit_code if isinstance(error, ChorusError) else EXIT_FAILURE
-            storage.write_json(outcome, {"exit_code": code, "error": failure_sentence(error)})
+        elif self._is_ours and self._runtime.claim("outcome"):
+            with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+                storage.write_json(outcome, {"exit_code": exit_code_of(error), "error": failure_sentence(error)})

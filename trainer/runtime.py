@@ -28,7 +28,7 @@ _MEANT_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
+class ProcessPlace:
     """Where torchrun put this process; a plain `python` start is rank 0 of 1."""
 
     rank: int
@@ -38,10 +38,10 @@ class Placement:
     attempt: int
 
     @staticmethod
-    def from_environment() -> Placement:
+    def from_environment() -> ProcessPlace:
         """Reads torchrun's variables."""
         env = os.environ
-        return Placement(
+        return ProcessPlace(
             rank=int(env.get("RANK", "0")),
             world_size=int(env.get("WORLD_SIZE", "1")),
             local_rank=int(env.get("LOCAL_RANK", "0")),
@@ -59,15 +59,15 @@ def _end_with_torchrun() -> None:
 class Runtime:
     """This process in the job. Use it as a context manager: it opens and closes the process groups.
 
-    Collectives (`sum`, `vote`, `from_main`, `gather`) are called by all ranks or by none.
+    Collectives (`sum`, `from_main`, `gather`, `together`) are called by all ranks or by none.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._placement = Placement.from_environment()
-        self.rank = self._placement.rank
-        self.world_size = self._placement.world_size
-        self.local_world_size = self._placement.local_world_size
+        self._place = ProcessPlace.from_environment()
+        self.rank = self._place.rank
+        self.world_size = self._place.world_size
+        self.local_world_size = self._place.local_world_size
         self.device = self._choose_device()
         self._store: dist.Store | None = None
         self._job_store: dist.Store | None = None  # outlives restarts of the workers
@@ -78,12 +78,12 @@ class Runtime:
             return torch.device("cpu")
         if not torch.cuda.is_available():
             raise ConfigError("run.device: 'cuda', but no GPU is visible; take 'auto' or 'cpu'")
-        if self._placement.local_rank >= torch.cuda.device_count():
+        if self.local_world_size > torch.cuda.device_count():
             raise ConfigError(
                 f"{self.local_world_size} ranks on this host, but {torch.cuda.device_count()} GPUs;"
                 " start one rank a GPU, or set run.device = 'cpu'"
             )
-        return torch.device("cuda", self._placement.local_rank)
+        return torch.device("cuda", self._place.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -127,7 +127,7 @@ class Runtime:
             timeout=timeout,
         )
         self._job_store = store
-        return dist.PrefixStore(f"attempt_{self._placement.attempt}", store)
+        return dist.PrefixStore(f"attempt_{self._place.attempt}", store)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
@@ -168,12 +168,6 @@ class Runtime:
         """The sum over ranks of a CPU tensor, in place."""
         if self.world_size > 1:
             dist.all_reduce(values)
-        return values
-
-    def max(self, values: Tensor) -> Tensor:
-        """The maximum over ranks of a CPU tensor, in place."""
-        if self.world_size > 1:
-            dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return values
 
     def from_main(self, make: Callable[[], Any]) -> Any:
@@ -224,7 +218,7 @@ class Runtime:
     def claim(self, key: str) -> bool:
         """Whether this rank is the first of the job to claim the key, so that a failure is told once."""
         if self._store is None:
-            return self._placement.local_rank == 0
+            return self._place.local_rank == 0
         try:
             return bool(self._store.add(f"claim:{key}", 1) == 1)
         except RuntimeError:  # the store's host is gone: better twice than never

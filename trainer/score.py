@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
         runtime.say(assembled.report.sentence())
         runtime.say(f"scoring {assembled.job.num_rows:,} rows with {', '.join(assembled.member_names)}")
 
-        mine = runtime.together(lambda: assembled.job.run(output))
+        # A rank that fails ends: the others notice in their next exchange of embeddings, or here.
+        mine = assembled.job.run(output)
         files = [file for of_rank in runtime.gather(mine) for file in of_rank]
 
         figures = runtime.from_main(

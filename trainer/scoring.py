@@ -18,10 +18,10 @@ from torch import nn
 
 from configs.errors import ChorusError
 from modules.merge import merge
+from trainer.clock import clock
 from trainer.data.batch import Rows, make_batch
 from trainer.data.source import RowSource
 from trainer.prediction_files import PredictionFile, write_range
-from trainer.reporting import clock
 from trainer.runtime import Runtime
 
 _SAY_SECONDS = 5.0

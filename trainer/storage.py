@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from typing import IO, Any
 
 from iopath.common.file_io import PathManager
@@ -64,6 +67,19 @@ def make_folder(path: str) -> None:
     _for(path).mkdirs(path)
 
 
+def make_new_folder(path: str) -> str:
+    """Makes a local folder that was not there: `path`, or with -2, -3 ... behind it; gives its path."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    for number in itertools.count(1):
+        folder = path if number == 1 else f"{path}-{number}"
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("itertools.count() ended")
+
+
 def remove_file(path: str) -> None:
     """Deletes one file."""
     _for(path).rm(path)
@@ -105,6 +121,17 @@ def read_text(path: str) -> str:
         return str(file.read())
 
 
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Names the file in an error of the disk; a full one says nothing of where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
+
+
 def write_bytes(path: str, content: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never half of it."""
     if path.startswith("s3://"):
@@ -112,11 +139,12 @@ def write_bytes(path: str, content: bytes) -> None:
             file.write(content)
         return
     temporary = f"{path}.tmp"
-    with open_file(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with naming(path):
+        with open_file(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
 
 
 def write_text(path: str, text: str) -> None:

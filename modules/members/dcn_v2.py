@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from configs.section import ArchConfig, positive
+from configs.section import ArchConfig, positive, positive_each, probability
 from modules.contracts import MemberInput
 from modules.layers.cross import CrossNet
 from modules.layers.mlp import MLP
@@ -45,6 +45,8 @@ class Config(ArchConfig):
         self.refuse(
             positive("num_layers", self.num_layers),
             positive("low_rank_dim", self.low_rank_dim),
+            positive_each("hidden", self.hidden),
+            probability("dropout", self.dropout),
             None if self.hidden else "hidden: give at least one width; the output reads the last hidden layer",
         )
 

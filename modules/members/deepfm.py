@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from configs.section import ArchConfig
+from configs.section import ArchConfig, positive_each, probability
 from modules.contracts import MemberInput
 from modules.layers.factorization import factorization_term
 from modules.layers.mlp import MLP
@@ -29,6 +29,12 @@ class Config(ArchConfig):
 
     dropout: float = 0.0
     """Probability after each hidden layer."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive_each("hidden", self.hidden),
+            probability("dropout", self.dropout),
+        )
 
     def build(self, *, num_dense: int, num_features: int, dim: int) -> nn.Module:
         """The member for these input shapes."""

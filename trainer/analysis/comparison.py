@@ -14,10 +14,9 @@ from trainer.analysis.intervals import (
     auc_difference,
     auc_estimate,
     log_loss_difference,
-    log_losses,
     mean_estimate,
 )
-from trainer.metrics.exact import BinaryMetrics, metrics_of_probabilities
+from trainer.metrics.exact import BinaryMetrics, log_losses, metrics_of_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-_SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
+from trainer.metrics.exact import log_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +31,9 @@ class Estimate:
         """Half the width of the two-sided normal interval."""
         return NormalDist().inv_cdf((1.0 + confidence) / 2.0) * self.standard_error
 
-    def interval(self, *, confidence: float = 0.95) -> tuple[float, float]:
-        """The two-sided normal interval."""
-        half = self.half_width(confidence=confidence)
-        return self.value - half, self.value + half
-
     def is_clear(self, *, confidence: float = 0.95) -> bool:
-        """Whether 0 is outside the interval."""
-        low, high = self.interval(confidence=confidence)
-        return not low <= 0.0 <= high
+        """Whether 0 is outside the two-sided normal interval."""
+        return abs(self.value) > self.half_width(confidence=confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +77,6 @@ def auc_difference(
         ValueError: as `auc_estimate`.
     """
     return (_components(labels, scores) - _components(labels, other_scores)).estimate()
-
-
-def log_losses(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log loss of each row, [N], in nats; probabilities are kept 2^-52 away from 0 and 1."""
-    wide = np.clip(probabilities.astype(np.float64), _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
-    return -np.where(labels == 1, np.log(wide), np.log1p(-wide))
 
 
 def mean_estimate(values: NDArray[np.floating]) -> Estimate:

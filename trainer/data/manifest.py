@@ -83,7 +83,9 @@ class DataManifest:
             if part.name == name:
                 return part
         there = ", ".join(part.name for part in self.parts)
-        raise DataError(f"no part {name!r} in the prepared folder; it has {there}")
+        raise DataError(
+            f"no part {name!r} in the prepared folder, which has {there}; correct data.train, data.valid or score.parts"
+        )
 
     def write(self, root: str) -> None:
         """Writes manifest.json: call it last, it says that all else is there."""

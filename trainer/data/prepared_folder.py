@@ -27,7 +27,7 @@ from trainer.data.manifest import LABEL_FILE, MANIFEST_NAME, DataManifest, Part,
 DICTIONARY_FOLDER = "dictionary"
 UNFINISHED_NAME = "unfinished.json"
 _OWN_NAME = re.compile(
-    rf"{re.escape(MANIFEST_NAME)}(\.\d+\.tmp)?|{re.escape(UNFINISHED_NAME)}(\.\d+\.tmp)?|{DICTIONARY_FOLDER}"
+    rf"{re.escape(MANIFEST_NAME)}(\.tmp)?|{re.escape(UNFINISHED_NAME)}(\.tmp)?|{DICTIONARY_FOLDER}"
     rf"|[A-Za-z0-9_]+_({DENSE_FILE}|{SPARSE_FILE}|{LABEL_FILE})\.npy"
 )
 

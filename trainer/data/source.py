@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import DataError
+from configs.errors import ConfigError, DataError
 from configs.schema import Data, Synthetic
 from trainer import storage
 from trainer.data.batch import Rows
 from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
-from trainer.data.manifest import DataManifest
+from trainer.data.manifest import DataManifest, FeatureSpec
 from trainer.data.teacher import Teacher
 
 # The prepared format's; other types would be cast on reading, and an id cut to 32 bits is another id.
@@ -81,6 +81,8 @@ class PreparedSource:
             table_rows={feature.name: feature.rows or 0 for feature in id_features},
             dictionary=manifest.dictionary_sha256,
         )
+        for feature in manifest.features:
+            _refuse_not_yet(feature, root=root)
         self._id_columns = [feature.column for feature in id_features]
         self._dense_columns = [feature.column for feature in dense_features]
         chosen = [manifest.part(name) for name in parts]
@@ -129,6 +131,17 @@ class PreparedSource:
         found = Rows(dense=dense, ids=ids, labels=labels, part=part, row=row)
         check_rows(found, source=self)
         return found
+
+
+def _refuse_not_yet(feature: FeatureSpec, *, root: str) -> None:
+    file_of_kind = {"dense": "dense", "id": "sparse"}.get(feature.kind)
+    if file_of_kind is None:
+        raise DataError(f"{root}: feature {feature.name} is of kind {feature.kind!r}, which is not implemented yet")
+    if feature.file != file_of_kind:
+        raise DataError(
+            f"{root}: feature {feature.name} lies in file {feature.file!r}; {feature.kind} features are read from"
+            f" {file_of_kind!r} alone so far"
+        )
 
 
 def _mapped(path: str, *, num_rows: int, num_columns: int, dtype: type[np.generic]) -> NDArray:
@@ -235,8 +248,13 @@ def open_sources(data: Data) -> TrainingSources:
     """The sources that `[data]` names.
 
     Raises:
+        ConfigError: the parts are named without a folder, or a folder without parts.
         DataError: something is missing or damaged, or there is no row to train on.
     """
+    if data.root and not data.train:
+        raise ConfigError("data.train: empty; name at least one part of data.root to train on")
+    if not data.root and (data.train or data.valid):
+        raise ConfigError("data.root: empty, but data.train or data.valid name parts; give the prepared folder")
     if data.root:
         train: RowSource = PreparedSource(root=data.root, parts=data.train)
         valid: RowSource | None = PreparedSource(root=data.root, parts=data.valid) if data.valid else None
@@ -255,6 +273,8 @@ def open_scoring_source(data: Data, *, parts: Sequence[str]) -> RowSource:
         DataError: something is missing or damaged, or there is no row.
     """
     if not data.root:
+        if parts:
+            raise ConfigError(f"score.parts: the synthetic stream has no part {parts[0]!r}; give data.root or no parts")
         return _stream(data.synthetic, held_out=True)
     chosen = parts or [part.name for part in DataManifest.read(data.root).parts]
     source = PreparedSource(root=data.root, parts=chosen)

@@ -90,11 +90,16 @@ def metrics_of_logits(labels: NDArray[np.integer], logits: NDArray[np.floating])
     )
 
 
+def log_losses(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log loss of each row, [N], in nats; probabilities are kept 2^-52 away from 0 and 1."""
+    wide = np.clip(probabilities.astype(np.float64), _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
+    return -np.where(labels == 1, np.log(wide), np.log1p(-wide))
+
+
 def metrics_of_probabilities(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> BinaryMetrics:
-    """Exact figures of a probability column, in float64; probabilities are kept 2^-52 away from 0 and 1."""
+    """Exact figures of a probability column, in float64; log losses as in `log_losses`."""
     wide = probabilities.astype(np.float64)
-    clipped = np.clip(wide, _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
-    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+    losses = log_losses(labels, wide)
     return from_sums(
         num_rows=len(labels),
         label_sum=float(labels.sum()),

@@ -10,7 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.unit.trainer.ranks import OneOfMany
-from trainer.reporting import Reporter, Stopwatch, clock
+from trainer.reporting import Reporter, Stopwatch
+from trainer.clock import clock
 
 
 def reporter(folder: Path, *, resumed_step: int = 0, rank: int = 0) -> Reporter:

@@ -11,18 +11,18 @@ import torch.distributed as dist
 from configs.errors import EXIT_INTERRUPTED, ConfigError, DataError
 from configs.schema import Run
 from tests.unit.trainer.ranks import one_rank
-from trainer.runtime import Placement, Runtime
+from trainer.runtime import ProcessPlace, Runtime
 
 
 def test_a_plain_start_is_rank_0_of_1() -> None:
-    assert Placement.from_environment() == Placement(rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0)
+    assert ProcessPlace.from_environment() == ProcessPlace(rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0)
 
 
 def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4, "TORCHELASTIC_RESTART_COUNT": 2}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
-    assert Placement.from_environment() == Placement(rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2)
+    assert ProcessPlace.from_environment() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2)
     # The rank in the job decides who speaks, not the rank on the host.
     assert not Runtime(Run(device="cpu")).is_main
     monkeypatch.setenv("RANK", "0")
