@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,18 +163,30 @@ def test_a_checkpoint_of_other_members_or_tables(refused, trained, tmp_path):
     assert "members.deep: " in sentence and "tables.dot/C1: [" in sentence
 
 
-def test_a_damaged_checkpoint_is_named_and_an_older_one_is_taken(refused, trained, tmp_path, capfd):
-    shutil.copytree(trained.folder, tmp_path / "run")
-    newest = tmp_path / "run" / "checkpoints" / "step_0000000006"
-    (file, *_) = sorted(newest.glob("state/*.distcp"))
+def _flip_a_byte(checkpoint: Path) -> str:
+    (file, *_) = sorted(checkpoint.glob("state/*.distcp"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+    return file.name
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_is_taken(refused, trained, tmp_path, capfd):
+    program, *words = _train(trained.data, tmp_path, "--checkpoint.every={steps=3}")
+    words = [str(word) for word in words]
+    assert guard(program, words) == 0
+    older, newest = (tmp_path / "run" / "checkpoints" / f"step_000000000{step}" for step in (3, 6))
+    name = _flip_a_byte(newest)
     code, sentence = refused(score, "--checkpoint", newest, "--output", tmp_path / "out")
-    assert code == 2 and "is damaged" in sentence and file.name in sentence
-    program, *words = _train(trained.data, tmp_path)
-    assert guard(program, [str(word) for word in words]) == 0
-    assert "passing over a checkpoint" in capfd.readouterr().out
+    assert code == 2 and "is damaged" in sentence and name in sentence
+    assert guard(program, words) == 0
+    said = capfd.readouterr().out
+    assert "passing over a checkpoint" in said and f"resuming from {older}" in said
+    _flip_a_byte(older)
+    _flip_a_byte(newest)
+    code, sentence = refused(program, *words)
+    assert code == 2 and "all 2 checkpoints are damaged" in sentence
+    assert older.exists() and newest.exists()
 
 
 def test_an_unfinished_checkpoint(refused, trained, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,8 +38,14 @@ def _wait_for_checkpoint(folder: Path, job: subprocess.Popen[str]) -> None:
 
 
 def _workers(job: subprocess.Popen[str]) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True, check=True)
-    return [int(pid) for pid in listed.stdout.split()]
+    """The job's child processes, lowest first."""
+    workers = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == job.pid:
+                workers.append(int(stat.parent.name))
+    return sorted(workers)
 
 
 ENDLESS = ("--train.until={steps=1000000}", "--checkpoint.every={steps=5}", "--train.log_every={steps=1000}")

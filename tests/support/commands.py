@@ -28,12 +28,12 @@ def run_torchrun(script: str, *words: str, ranks: int, timeout: float = 180) -> 
     return _run([str(BIN / command[0]), *command[1:]], timeout=timeout)
 
 
-def run_torchx(*words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """`torchx WORDS` in the repository's root."""
-    return _run([str(BIN / "torchx"), *words], timeout=timeout)
+def run_torchx(*words: str, folder: Path = ROOT, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """`torchx WORDS` in a folder, by itself the repository's root."""
+    return _run([str(BIN / "torchx"), *words], timeout=timeout, folder=folder)
 
 
-def _run(command: list[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], *, timeout: float, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
