@@ -25,9 +25,6 @@ class Flag:
     meaning: str
     """One sentence for the help."""
 
-    repeatable: bool = False
-    """Whether it may be given more than once."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
@@ -50,8 +47,8 @@ class Program:
 class Command:
     """A command line, split."""
 
-    flags: dict[str, tuple[str, ...]]
-    """Values of each flag given, in order; a flag without a value has the value ""."""
+    flags: dict[str, str]
+    """The value of each flag given; a flag without a value has the value ""."""
 
     overrides: tuple[str, ...]
     """The other words, `--section.key=value`."""
@@ -60,13 +57,9 @@ class Command:
         """Whether the flag is there."""
         return flag in self.flags
 
-    def all(self, flag: str) -> tuple[str, ...]:
-        """Every value of the flag, none where it is not given."""
-        return self.flags.get(flag, ())
-
     def one(self, flag: str) -> str | None:
         """The value of the flag, None where it is not given."""
-        return self.flags[flag][0] if flag in self.flags else None
+        return self.flags.get(flag)
 
 
 CONFIG = Flag(name="--config", value="FILE", meaning="The run, as TOML; keys given as words win over it.")
@@ -112,7 +105,7 @@ def parse_command(argv: Sequence[str], *, program: Program) -> Command:
             is missing or not wanted, or a flag is given twice.
     """
     known = {flag.name: flag for flag in program.flags}
-    flags: dict[str, tuple[str, ...]] = {}
+    flags: dict[str, str] = {}
     overrides: list[str] = []
     words = list(argv)
     while words:
@@ -123,13 +116,13 @@ def parse_command(argv: Sequence[str], *, program: Program) -> Command:
             flag = known[name]
             if flag.value and not equals:
                 value = _next_value(flag, words)
-            if flag.name in flags and not flag.repeatable:
+            if name in flags:
                 raise ConfigError(f"{name}: given twice; give it once")
             if not flag.value and equals:
                 raise ConfigError(f"{word}: {name} takes no value; write {name}")
             if flag.value and not value:
                 raise ConfigError(f"{word}: no value; write {name} {flag.value}")
-            flags[name] = (*flags.get(name, ()), value)
+            flags[name] = value
         else:
             _refuse_unless_override(word, words, known)
             overrides.append(word)

@@ -311,9 +311,6 @@ class RunConfig(Section):
             *(_bad_name("tables", name, reserved=()) for name in self.tables),
             *(f"members.{name}: the copies of another member have this name too" for name in doubled),
             *(f"tables.{name}: no member names it; remove it" for name in sorted(set(self.tables) - used)),
-            "train.evaluate_every: there is no data.valid to evaluate on; name its parts"
-            if self.train.evaluate_every.steps and self.data.root and not self.data.valid
-            else None,
             *(
                 f"tables.{name}: a member with own tables has this name; rename one of them"
                 for name in sorted(own & set(self.tables))

@@ -185,6 +185,8 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     built = build_task(config, features=sources.train.features)
     if sources.valid is not None and sources.valid.features != sources.train.features:
         raise ConfigError("data.valid: its features or tables differ from those of data.train")
+    if config.train.evaluate_every.steps and sources.valid is None:
+        raise ConfigError("train.evaluate_every: there is no data.valid to evaluate on; name its parts")
     update_tables_in_backward(built.task, built.specs)
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
     sharded = shard_task(built, rows_per_rank=rows_per_rank, runtime=runtime)

@@ -127,7 +127,7 @@ def naming(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno is None:  # named, or a sentence of its own
             raise
         raise OSError(error.errno, error.strerror, path) from error
 

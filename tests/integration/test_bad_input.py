@@ -106,6 +106,14 @@ def test_an_unfinished_or_truncated_folder(refused, data, tmp_path):
     assert code == 2 and "its preparation did not finish" in sentence
 
 
+def test_evaluation_needs_rows_in_training_but_not_in_scoring(refused, trained, data, tmp_path):
+    code, sentence = refused(*_train(data, tmp_path, "--train.evaluate_every={steps=2}"))
+    assert code == 2 and "train.evaluate_every: there is no data.valid to evaluate on" in sentence
+    words = ("--train.evaluate_every={steps=2}", "--data.valid=[]", '--score.parts=["day_2"]')
+    program, *rest = _score(trained, tmp_path, *words)
+    assert guard(program, [str(word) for word in rest]) == 0
+
+
 def test_no_rows(refused, tmp_path):
     write_prepared(tmp_path / "empty", parts={"day_0": 0})
     code, sentence = refused(*_train(tmp_path / "empty", tmp_path))

@@ -221,7 +221,7 @@ class PreparedFolder:
         note = {"note": "a preparation writes here or was interrupted; run it again, it begins anew"}
         storage.write_json(storage.join(self.root, UNFINISHED_NAME), note)
         # The manifest goes first: from here on the folder is unfinished.
-        for name in sorted(names, key=lambda name: name != MANIFEST_NAME):
+        for name in sorted(storage.names(self.root), key=lambda name: name != MANIFEST_NAME):
             path = storage.join(self.root, name)
             if name == DICTIONARY_FOLDER:
                 storage.remove_tree(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from configs.command import SCORE, TRAIN, parse_command
+from configs.command import SCORE, TRAIN, Program, parse_command
 from configs.errors import ConfigError
 
 
@@ -18,11 +18,22 @@ def test_flags_and_overrides_are_told_apart(words: list[str]) -> None:
     assert command.one("--print-config") is None
 
 
-def test_a_repeatable_flag_keeps_every_value() -> None:
-    command = parse_command(["--checkpoint", "a=x", "--checkpoint=b=y", "--output", "o"], program=SCORE)
-    assert command.all("--checkpoint") == ("a=x", "b=y")
-    assert command.one("--output") == "o"
-    assert command.all("--config") == ()
+def test_each_program_has_its_flags() -> None:
+    command = parse_command(["--checkpoint", "a=x", "--output", "o"], program=SCORE)
+    assert (command.one("--checkpoint"), command.one("--output"), command.one("--config")) == ("a=x", "o", None)
+    with pytest.raises(ConfigError) as refused:
+        parse_command(["--checkpoint", "a", "--checkpoint=b"], program=SCORE)
+    assert str(refused.value) == "--checkpoint: given twice; give it once"
+
+
+@pytest.mark.parametrize("program", [TRAIN, SCORE])
+def test_the_short_word_for_help(program: Program) -> None:
+    command = parse_command(["-h", "--run.seed=3"], program=program)
+    assert command.given("--help") and not command.given("-h")
+    assert command.overrides == ("--run.seed=3",)
+    with pytest.raises(ConfigError) as refused:
+        parse_command(["-h", "--help"], program=program)
+    assert str(refused.value) == "--help: given twice; give it once"
 
 
 @pytest.mark.parametrize(

@@ -143,21 +143,28 @@ _GROUPS = st.builds(
         _TEXTS, st.builds(FeatureOverride, placement=st.sampled_from([None, "table_wise"])), max_size=2
     ),
 )
+
+
+@st.composite
+def _ensembles(draw: st.DrawFn) -> dict[str, Any]:
+    """Members, and a table group for each name that they use and for some of those that are always there."""
+    names = [*draw(st.lists(_NAMES, max_size=2, unique=True)), "shared", "own"]
+    member = st.builds(Member, arch=_ARCHS, tables=st.sampled_from(names), lr=st.none() | _POSITIVE)
+    members = draw(st.dictionaries(_NAMES.map(lambda name: f"m{name}"), member, min_size=1, max_size=3))
+    used = {member.tables for member in members.values()} - {"shared", "own"}
+    written = sorted(used) + draw(st.lists(st.sampled_from(["shared", "own"]), unique=True))
+    return {"members": members, "tables": {name: draw(_GROUPS) for name in written}}
+
+
 _RUNS = st.builds(
-    RunConfig,
+    lambda ensemble, **sections: RunConfig(**ensemble, **sections),
+    ensemble=_ensembles(),
     run=st.builds(Run, name=_NAMES, folder=_TEXTS, seed=_SEEDS),
-    data=st.builds(Data, root=st.just("x"), train=st.lists(_TEXTS, min_size=1, max_size=3).map(tuple)),
+    data=st.builds(Data, root=st.just("x"), train=st.lists(_TEXTS, min_size=1, max_size=3, unique=True).map(tuple)),
     train=st.builds(
         Train,
         batch_size=st.integers(1, 2**40),
         until=st.builds(Until, steps=st.integers(1, 9)) | st.builds(Until, epochs=st.integers(1, 9)),
-    ),
-    tables=st.dictionaries(_NAMES, _GROUPS, max_size=2),
-    members=st.dictionaries(
-        _NAMES.map(lambda name: f"m{name}"),
-        st.builds(Member, arch=_ARCHS, tables=st.sampled_from(["shared", "own"]), lr=st.none() | _POSITIVE),
-        min_size=1,
-        max_size=3,
     ),
     merge=st.builds(Merge, rule=st.sampled_from(["mean_logit", "median"])),
 )

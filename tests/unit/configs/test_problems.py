@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from configs.problems import nearest
-from tests.unit.configs.reading import ONE_MEMBER, problems, refusal
+from configs.schema import Until
+from tests.unit.configs.reading import ONE_MEMBER, problems, read, refusal
 
 
 def test_every_problem_is_listed_at_once_in_the_order_of_the_file() -> None:
@@ -147,7 +148,7 @@ def test_rules_of_sections_stand_under_their_path() -> None:
     assert problems(
         """
         [data]
-        root = "x"
+        train = ["a", "b", "a"]
         [train]
         batch_size = 0
         until = {steps = 1, epochs = 1}
@@ -155,14 +156,42 @@ def test_rules_of_sections_stand_under_their_path() -> None:
         dim = 6
         lr = 0
         features.C3.placement = "grid"
+        [score]
+        parts = ["z", "z"]
         """
     ) == [
-        "data.train: name at least one part of data.root",
+        "data.train: 'a' is named twice; its rows would be trained twice",
         # train's own rule waits until its until is right
-        "train.until.steps: give exactly one of steps, epochs",
+        "train.until.steps: give exactly one of steps, epochs; on the command line write"
+        " --train.until='{steps = 500}', which replaces the other",
         "tables.shared.features.C3.placement: 'grid' is not implemented yet; "
         "choose one of auto, data_parallel, table_wise, row_wise",
+        "score.parts: 'z' is named twice; a row is scored once",
     ]
+
+
+def test_until_is_one_of_two() -> None:
+    wrong = "give exactly one of steps, epochs; on the command line write --train.until='{steps = 500}'"
+    for until, key in (("{}", "steps"), ("{epochs = 2, steps = 1}", "steps")):
+        assert problems(f"[train]\nuntil = {until}") == [f"train.until.{key}: {wrong}, which replaces the other"]
+    assert read(ONE_MEMBER, "--train.until={steps = 500}").train.until == Until(steps=500)
+
+
+def test_data_without_parts_or_folder_are_no_mistake_yet() -> None:
+    """A checkpoint's run may be scored on another folder; training asks for both."""
+    assert read(ONE_MEMBER, "--data.root=x").data.train == ()
+    assert read(ONE_MEMBER, '--data.train=["a"]').data.root == ""
+
+
+def test_a_group_that_no_member_names_is_refused() -> None:
+    groups = "[tables.shared]\n[tables.own]\n[tables.wide]\ndim = 4\n[tables.spare]\n"
+    assert problems(groups) == [  # in the order of the file
+        "tables.wide: no member names it; remove it",
+        "tables.spare: no member names it; remove it",
+    ]
+    user = '[members.x]\ntables = "wide"\narch = {kind = "mlp"}\n'
+    assert problems(groups + user) == ["tables.spare: no member names it; remove it"]
+    assert list(read(ONE_MEMBER + user + groups.removesuffix("[tables.spare]\n")).tables) == ["shared", "own", "wide"]
 
 
 def test_rules_across_sections_are_asked_although_a_section_failed() -> None:

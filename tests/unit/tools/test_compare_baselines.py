@@ -21,7 +21,6 @@ from tools.compare_baselines import (
     numeric_buckets,
     read_rows,
 )
-from trainer.analysis.comparison import Judged, judge, table
 from trainer.analysis.intervals import auc_estimate
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, feature_specs
 from trainer.data.manifest import DataManifest, Part, PartFile
@@ -136,17 +135,6 @@ def test_the_settings_are_judged_on_the_latest_ninth_of_the_training_rows(data):
     train = read_rows(data, ["train"])
     early, late = cut_in_time(train)
     assert (early.row.max(), late.row.min(), len(late)) == (2_665, 2_666, 334)
-
-
-def test_merged_is_compared_with_itself_by_a_dash_and_a_worse_column_has_a_negative_gain(data):
-    labels = read_rows(data, ["valid"]).labels
-    draw = np.random.default_rng(2)
-    merged = np.clip(0.3 + 0.3 * (labels - 0.5) + 0.1 * draw.normal(size=len(labels)), 0.01, 0.99)
-    judged = judge(labels, {"worse": 0.5 * merged + 0.5 * draw.random(len(labels)), "merged": merged})
-    worse: Judged = judged[0]
-    assert worse.auc_gain.value == pytest.approx(worse.auc.value - judged[1].auc.value, abs=1e-12)
-    assert worse.auc_gain.interval()[1] < 0 < worse.log_loss_gain.interval()[0]
-    assert table(judged).splitlines()[3].endswith("| – | – |")
 
 
 def test_predictions_of_other_rows_are_refused(data, tmp_path, capsys):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from configs.command import TRAIN, parse_command
-from configs.errors import ConfigError
+from configs.errors import CheckpointError, ConfigError
 from configs.schema import RunConfig
 from modules.seeding import derive_seed
-from trainer.assembly import BuiltTask, build_task
+from trainer.assembly import BuiltTask, assemble_training, build_task
 from trainer.command_line import training_config
 from trainer.data.source import SourceFeatures
+from trainer.runtime import Runtime
 
 FEATURES = SourceFeatures(dense_names=("I1", "I2"), table_rows={"C1": 100, "C2": 4, "C3": 25}, dictionary="d1")
 SHARED = 'arch = {kind = "mlp", hidden = [8]}'
@@ -70,6 +72,27 @@ def test_seeds_are_derived_from_names(tmp_path: Path) -> None:
     assert seeds["shared/C2"] == derive_seed(group_seed, "table", "C2")
     assert seeds["solo/C2"] == derive_seed(derive_seed(1, "member", "solo"), "table", "C2")
     assert len(set(seeds.values())) == len(seeds)
+
+
+def test_a_given_seed_is_mixed_with_the_groups_name(tmp_path: Path) -> None:
+    lines = ("[members.dot]", SHARED, OWN, "[members.deep]", SHARED)
+    words = ("--tables.own.seed=5", "--members.dot.copies=2")
+    built = build(tmp_path, *lines, overrides=words)
+    seeds = {spec.name: spec.seed for spec in built.specs}
+    assert len(set(seeds.values())) == len(seeds) == 9
+    for group in ("dot_1", "dot_2"):
+        assert seeds[f"{group}/C2"] == derive_seed(derive_seed(5, "group", group), "table", "C2")
+    # What was given is all that counts: neither the run's seed nor the member's moves the tables.
+    other_run = build(tmp_path, *lines, overrides=(*words, "--run.seed=2"))
+    assert specs(other_run, "dot_1") == specs(built, "dot_1")
+    assert specs(other_run, "shared") != specs(built, "shared")
+    one = [
+        build(tmp_path, *lines, overrides=("--tables.own.seed=5", *more)) for more in ((), ("--members.dot.seed=9",))
+    ]
+    assert specs(one[0], "dot") == specs(one[1], "dot")
+    assert not torch.equal(weights(one[0], "dot")[0], weights(one[1], "dot")[0])
+    other_seed = build(tmp_path, *lines, overrides=("--tables.own.seed=6",))
+    assert specs(other_seed, "dot") != specs(one[0], "dot")
 
 
 def test_tables_follow_their_group(tmp_path: Path) -> None:
@@ -131,4 +154,54 @@ def test_the_facts_tell_models_apart(tmp_path: Path) -> None:
 def test_a_placement_of_a_feature_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         build(tmp_path, "[tables.shared]", 'features.C9.placement = "row_wise"', "[members.deep]", SHARED)
-    assert str(refused.value) == "tables.*.features.C9: the data have no such feature; they have C1, C2, C3"
+    assert str(refused.value) == "tables.shared.features.C9: the data have no such feature; they have C1, C2, C3"
+
+
+@pytest.mark.parametrize(("group", "tables"), [("own", OWN), ("wide", 'tables = "wide"')])
+def test_the_group_of_a_placement_is_named(tmp_path: Path, group: str, tables: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build(tmp_path, f"[tables.{group}]", 'features.C9.placement = "row_wise"', "[members.deep]", SHARED, tables)
+    assert str(refused.value) == f"tables.{group}.features.C9: the data have no such feature; they have C1, C2, C3"
+
+
+def small(tmp_path: Path, *overrides: str) -> RunConfig:
+    stream = "[data.synthetic]\ntrain_rows = 64\nvalid_rows = 16\nmax_table_rows = 20"
+    lines = (stream, "[tables.shared]", "dim = 4", "[members.deep]", SHARED)
+    return config(tmp_path, *lines, overrides=("--train.batch_size=16", *overrides))
+
+
+def test_the_plan_has_its_report(tmp_path: Path, runtime: Runtime) -> None:
+    made = small(tmp_path)
+    assembled = assemble_training(made, folder=str(tmp_path / "run"), runtime=runtime)
+    assert assembled.plan["report"] == assembled.report.as_json()
+    rows = sum(assembled.sources.train.features.table_rows.values())
+    assert assembled.plan["report"]["table_bytes_per_rank"] == [rows * 4 * 4]
+    folder = Path(assembled.training.save())
+    assert json.loads((folder / "plan.json").read_text()) == json.loads(json.dumps(assembled.plan))
+
+
+def test_a_named_checkpoint_begins_a_run_and_the_runs_own_go_on(tmp_path: Path, runtime: Runtime) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    begun = assemble_training(small(tmp_path), folder=first, runtime=runtime)
+    assert begun.resumed_from is None
+    named = begun.training.save()
+    resumed = small(tmp_path, f"--checkpoint.resume={named}")
+    for _ in range(2):  # until there is a whole checkpoint of its own
+        taken = assemble_training(resumed, folder=second, runtime=runtime)
+        assert taken.resumed_from == named
+    own = taken.training.save()
+    assert own != named
+    assert assemble_training(resumed, folder=second, runtime=runtime).resumed_from == own
+    (Path(own) / "manifest.json").unlink()
+    assert assemble_training(resumed, folder=second, runtime=runtime).resumed_from == named
+
+
+def test_another_dense_optimizer_is_refused_by_name(tmp_path: Path, runtime: Runtime) -> None:
+    folder = str(tmp_path / "run")
+    saved = assemble_training(small(tmp_path), folder=folder, runtime=runtime).training.save()
+    with pytest.raises(CheckpointError) as refused:
+        assemble_training(small(tmp_path, "--dense.optimizer=sgd"), folder=folder, runtime=runtime)
+    assert str(refused.value) == (
+        f"dense.optimizer: 'adam' in {saved}, 'sgd' in this run; the state of one is of no use to the other:"
+        " keep the old value, or start in another run.folder"
+    )

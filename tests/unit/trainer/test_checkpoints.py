@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.errors import EXIT_REFUSED, CheckpointError, ChorusError, DataError
+from configs.errors import EXIT_FAILURE, EXIT_REFUSED, CheckpointError, ChorusError, DataError
 from trainer import checkpoints
 from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts, check_same_features, check_same_model
 from trainer.data.source import SourceFeatures
@@ -51,6 +51,14 @@ def refusal(do: Callable[[], object], kind: type[ChorusError] = CheckpointError)
         do()
     assert refused.value.exit_code == EXIT_REFUSED
     return str(refused.value)
+
+
+def failure(do: Callable[[], object]) -> str:
+    """The sentence of what went wrong although nothing was asked for that cannot be."""
+    with pytest.raises(ChorusError) as failed:
+        do()
+    assert (type(failed.value), failed.value.exit_code) == (ChorusError, EXIT_FAILURE)
+    return str(failed.value)
 
 
 def test_a_checkpoint_comes_back(kept: Checkpoints, runtime: Runtime) -> None:
@@ -96,13 +104,36 @@ def test_an_old_one_stays_while_the_newer_is_not_whole(kept: Checkpoints, monkey
     assert kept.whole() == ["step_0000000002", "step_0000000003"]
 
 
-def test_a_write_that_fails_is_a_sentence(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_ones_that_were_passed_over_go_and_unfinished_ones_too(kept: Checkpoints, tmp_path: Path) -> None:
+    for step in (8, 9):
+        save(kept, step)
+    folder = tmp_path / "checkpoints"
+    for name in ("step_0000000005", "step_0000000012"):  # begun, never finished
+        (folder / name / "state").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    saved = save(kept, 4)  # after a start that passed over 8 and 9
+    assert sorted(path.name for path in folder.iterdir()) == ["notes", "step_0000000004"]
+    newest = kept.newest()
+    assert newest is not None and newest.folder == str(saved)
+    for step in (6, 7, 8):
+        save(kept, step)
+    assert sorted(path.name for path in folder.iterdir()) == ["notes", "step_0000000007", "step_0000000008"]
+
+
+def test_a_step_saved_again_takes_the_place_of_the_old(kept: Checkpoints, runtime: Runtime) -> None:
+    save(kept, 3)
+    flip(save(kept, 4) / "run.toml", 0)
+    checkpoints.verify(checkpoints.read_manifest(str(save(kept, 4))), runtime=runtime)
+    assert kept.whole() == ["step_0000000003", "step_0000000004"]
+
+
+def test_a_write_that_fails_is_a_sentence(kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space\nleft")
 
     monkeypatch.setattr("trainer.checkpoints.dcp.save", fail)
-    sentence = refusal(lambda: save(kept, 3))
-    assert sentence.startswith("cannot save ") and sentence.endswith("step_0000000003: no space left")
+    folder = tmp_path / "checkpoints" / "step_0000000003"
+    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: no space left"
 
 
 def test_the_newest_whole_one_is_taken(kept: Checkpoints, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +149,24 @@ def test_the_newest_whole_one_is_taken(kept: Checkpoints, capsys: pytest.Capture
     assert capsys.readouterr().out == (
         f"passing over a checkpoint: {data} is damaged: its bytes are not those written; take another checkpoint\n"
     )
+
+
+def test_nothing_begins_anew_over_checkpoints_that_are_all_damaged(
+    kept: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [save(kept, step) for step in (9, 10)]
+    for folder in folders:
+        flip(folder / "plan.json", 0)
+    assert refusal(kept.newest) == (
+        f"{tmp_path / 'checkpoints'}: all 2 checkpoints are damaged; give another run.folder to start anew"
+    )
+    damaged = "is damaged: its bytes are not those written; take another checkpoint"
+    assert capsys.readouterr().out.splitlines() == [
+        f"passing over a checkpoint: {folder / 'plan.json'} {damaged}" for folder in reversed(folders)
+    ]
+    for folder in folders:
+        (folder / "manifest.json").unlink()
+    assert kept.newest() is None  # none was ever finished
 
 
 def flip(path: Path, at: int) -> None:
@@ -156,21 +205,24 @@ def test_a_checkpoint_without_a_wanted_tensor_is_refused(kept: Checkpoints) -> N
     )
 
 
-def test_a_disk_that_is_full_is_a_sentence(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_is_a_sentence(kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
     # Raised inside the library's collective, which wraps it in something that is not an Exception.
     monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", fail)
-    sentence = refusal(lambda: save(kept, 3))
-    assert sentence.endswith("step_0000000003: rank 0: no space left")
+    folder = tmp_path / "checkpoints" / "step_0000000003"
+    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: rank 0: no space left"
     assert kept.whole() == []
 
 
 def test_no_manifest(kept: Checkpoints, tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
-    assert refusal(lambda: checkpoints.read_manifest(nowhere)) == f"no checkpoint folder {nowhere!r}"
+    remedy = "name one, as runs/NAME/TIME/checkpoints/step_..."
+    assert refusal(lambda: checkpoints.read_manifest(nowhere)) == f"no checkpoint folder {nowhere!r}; {remedy}"
     folder = save(kept, 7)
+    file = str(folder / "manifest.json")
+    assert refusal(lambda: checkpoints.read_manifest(file)) == f"no checkpoint folder {file!r}; {remedy}"
     above = folder.parent
     assert refusal(lambda: checkpoints.read_manifest(str(above))) == (
         f"{above}: no manifest.json in it; it holds step_0000000007: give one of those"

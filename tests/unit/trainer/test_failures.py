@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from configs.errors import CheckpointError, ChorusError, ConfigError, DataError, PlanError
 from configs.schema import Run
 from tests.unit.trainer.ranks import one_rank
-from trainer.failures import failure_sentence, guard, lost_a_peer
+from trainer import storage
+from trainer.failures import exit_code_of, failure_sentence, guard, lost_a_peer
 
 
 def program(error: BaseException):  # type: ignore[no-untyped-def]
@@ -59,9 +61,40 @@ def test_an_error_of_ours_always_shows_where(capsys: pytest.CaptureFixture[str])
     assert text.startswith("error: ZeroDivisionError: division by zero\nTraceback")
 
 
-def test_ctrl_c_is_told_by_its_code_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_one_sentence_and_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guard(program(KeyboardInterrupt()), ["--run.errors=traceback"]) == 130
+    assert capsys.readouterr().err == ("error: stopped before anything was finished; the same command starts again\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert guard(program(KeyboardInterrupt()), []) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (CheckpointError("x"), 2),
+        (PlanError("x"), 3),
+        (ChorusError("x"), 1),
+        (OSError("x"), 1),
+        (RuntimeError("Connection reset by peer"), 1),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(130), 130),
+    ],
+)
+def test_the_exit_code_of_an_error(error: BaseException, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_a_full_disk_is_one_sentence_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_argv: Sequence[str]) -> int:
+        with storage.naming("runs/a/metrics.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert guard(main, []) == 1
+    assert capsys.readouterr().err == "error: runs/a/metrics.jsonl: No space left on device\n"
 
 
 def test_other_ranks_stay_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

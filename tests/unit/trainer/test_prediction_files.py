@@ -14,7 +14,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from configs.errors import EXIT_REFUSED, DataError
 from trainer import storage
-from trainer.prediction_files import PredictionFile, finish_folder, prepare_folder, write_range
+from trainer.prediction_files import (
+    PredictionFile,
+    finish_folder,
+    prepare_folder,
+    probabilities,
+    read_manifest,
+    write_range,
+)
 
 MEMBERS = ("deep", "solo")
 EXPECTED = {"day_1": 25, "day_0": 8}
@@ -152,6 +159,7 @@ def test_an_unfinished_folder_is_emptied(tmp_path: Path) -> None:
     folder = tmp_path / "predictions"
     write(folder)
     (folder / "day_1-000000000020.parquet.tmp").write_bytes(b"half")
+    (folder / "manifest.json.tmp").write_bytes(b"half")
     prepare_folder(str(folder))
     assert list(folder.iterdir()) == []
     prepare_folder(str(tmp_path / "new" / "deep"))
@@ -169,7 +177,76 @@ def test_a_finished_folder_is_refused_and_untouched(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "day_0.parquet", "day_1-000000000020.parquet.bak"])
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "predictions"
+    path.write_text("mine")
+    with pytest.raises(DataError) as refused:
+        prepare_folder(str(path))
+    assert str(refused.value) == f"--output: {str(path)!r} is a file; name a folder"
+    assert path.read_text() == "mine"
+
+
+def test_finished_predictions_are_read_back(tmp_path: Path) -> None:
+    written = write(tmp_path)
+    finish_folder(
+        str(tmp_path),
+        files=written,
+        expected=EXPECTED,
+        members=MEMBERS,
+        provenance={"data": {"root": "days", "dictionary": "d1"}},
+    )
+    found = read_manifest(str(tmp_path))
+    assert (found.members, found.files, found.dictionary) == (MEMBERS, tuple(written), "d1")
+    assert found.metrics == json.loads((tmp_path / "manifest.json").read_text())["metrics"]
+    for files, ranges in ((found.files, RANGES), (found.files[3:], RANGES[3:])):
+        columns = probabilities(str(tmp_path), files, members=found.members)
+        assert list(columns) == [*MEMBERS, "merged"]
+        rows = [values(*piece) for piece in ranges]
+        for name in MEMBERS:
+            logits = np.concatenate([piece[1][name] for piece in rows]).astype(np.float64)
+            np.testing.assert_allclose(columns[name], 1 / (1 + np.exp(-logits)), rtol=1e-14)
+        assert np.array_equal(columns["merged"], np.concatenate([piece[2] for piece in rows]).astype(np.float64))
+
+
+def test_probabilities_of_huge_logits_stay_probabilities(tmp_path: Path) -> None:
+    huge = np.array([-800.0, 0.0, 800.0], dtype=np.float32)
+    file = write_range(
+        str(tmp_path), part="a", first_row=0, labels=np.array([0, 1, 1]), logits={"deep": huge}, merged=huge * 0
+    )
+    with np.errstate(all="raise", under="ignore"):
+        columns = probabilities(str(tmp_path), [file], members=["deep"])
+    assert columns["deep"].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_what_is_no_finished_folder_is_not_read(tmp_path: Path) -> None:
+    def sentence() -> str:
+        with pytest.raises(DataError) as refused:
+            read_manifest(str(tmp_path))
+        return str(refused.value)
+
+    assert sentence() == (
+        f"{str(tmp_path)!r} has no manifest.json, so it holds no finished predictions; run trainer/score.py"
+    )
+    path = tmp_path / "manifest.json"
+    for text, problem in (
+        ('{"format": "chorus-data", "format_version": 1}', "ValueError(\"format 'chorus-data', version 1\")"),
+        (
+            '{"format": "chorus-predictions", "format_version": 2}',
+            "ValueError(\"format 'chorus-predictions', version 2\")",
+        ),
+        ('{"format": "chorus-predictions", "format_version": 1}', "KeyError('members')"),
+        ("[]", "TypeError('list indices must be integers or slices, not str')"),
+    ):
+        path.write_text(text)
+        assert sentence() == f"{path} is not a manifest of predictions ({problem}); run trainer/score.py again"
+    path.write_text("{")
+    assert sentence().startswith(f"{path} is not a manifest of predictions (JSONDecodeError(")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json.tmp.bak", "x-manifest.json.tmp", "notes.txt", "day_0.parquet", "day_1-000000000020.parquet.bak"],
+)
 def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, name: str) -> None:
     write(tmp_path)
     (tmp_path / name).write_text("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.unit.trainer.ranks import OneOfMany
 from trainer.reporting import Reporter, Stopwatch
-from trainer.clock import clock
 
 
 def reporter(folder: Path, *, resumed_step: int = 0, rank: int = 0) -> Reporter:
@@ -72,19 +72,24 @@ def test_a_resumed_run_without_metrics_is_fine(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path)] == [30]
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = reporter(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.reporting.storage.open_file", fail)
+    with pytest.raises(OSError) as full:
+        report.write(1, {"a": 1.0})
+    report.close()
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path / "metrics.jsonl"))
+
+
 def test_only_rank_0_writes(tmp_path: Path) -> None:
     report = reporter(tmp_path, rank=1)
     report.write(1, {"a": 1.0})
     report.close()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3_599.4, "59:59"), (3_600, "1:00:00"), (90_061, "25:01:01")],
-)
-def test_a_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
 
 
 def test_pauses_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

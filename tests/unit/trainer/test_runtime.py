@@ -15,14 +15,18 @@ from trainer.runtime import ProcessPlace, Runtime
 
 
 def test_a_plain_start_is_rank_0_of_1() -> None:
-    assert ProcessPlace.from_environment() == ProcessPlace(rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0)
+    assert ProcessPlace.from_environment() == ProcessPlace(
+        rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0
+    )
 
 
 def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4, "TORCHELASTIC_RESTART_COUNT": 2}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
-    assert ProcessPlace.from_environment() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2)
+    assert ProcessPlace.from_environment() == ProcessPlace(
+        rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2
+    )
     # The rank in the job decides who speaks, not the rank on the host.
     assert not Runtime(Run(device="cpu")).is_main
     monkeypatch.setenv("RANK", "0")
@@ -48,10 +52,27 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert str(refused.value) == "run.device: 'cuda', but no GPU is visible; take 'auto' or 'cpu'"
 
 
+@pytest.mark.parametrize("local_rank", [0, 1, 2])
+def test_more_ranks_than_gpus_are_refused_on_every_rank(monkeypatch: pytest.MonkeyPatch, local_rank: int) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in {"RANK": local_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": 3, "LOCAL_WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    for device in ("auto", "cuda"):
+        with pytest.raises(ConfigError) as refused:
+            Runtime(Run(device=device))  # type: ignore[arg-type]
+        assert str(refused.value) == (
+            "3 ranks on this host, but 2 GPUs; start one rank a GPU, or set run.device = 'cpu'"
+        )
+    assert Runtime(Run(device="cpu")).device == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Runtime(Run(device="auto")).device == torch.device("cuda", 1)
+
+
 def test_one_rank_agrees_with_itself(runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     values = torch.tensor([1.0, 2.0])
     assert runtime.sum(values) is values
-    assert runtime.max(values).tolist() == [1.0, 2.0]
     assert runtime.gather("mine") == ["mine"]
     assert runtime.from_main(lambda: 3) == 3
     assert runtime.together(lambda: 4) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -29,16 +30,54 @@ def test_a_write_that_fails_leaves_the_old_file(
         path.write_text(old)
 
     def fail(*_: object) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"trainer.storage.{broken}", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError) as full:
         storage.write_text(str(path), "half of the new text")
+    assert (full.value.errno, full.value.strerror) == (errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(path)
     assert (path.read_text() if path.exists() else None) == old
     monkeypatch.undo()
     storage.write_text(str(path), "the new text")  # what the failure left behind is in nobody's way
     assert path.read_text() == "the new text"
     assert os.listdir(tmp_path) == ["run.toml"]
+
+
+def test_a_write_into_no_folder_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "a"
+    with pytest.raises(FileNotFoundError) as refused:
+        storage.write_bytes(str(path), b"x")
+    assert refused.value.filename == f"{path}.tmp"
+
+
+def test_an_error_gets_the_name_of_the_file_it_says_nothing_of() -> None:
+    with pytest.raises(OSError) as full, storage.naming("runs/a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(full.value) == "[Errno 28] No space left on device: 'runs/a'"
+    kept = [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "runs/b"),
+        OSError("a sentence of its own"),
+        ValueError("not of the disk"),
+    ]
+    for error in kept:
+        with pytest.raises(type(error)) as found, storage.naming("runs/a"):
+            raise error
+        assert found.value is error
+
+
+def test_a_new_folder_is_nobody_elses(tmp_path: Path) -> None:
+    path = str(tmp_path / "runs" / "a")
+    assert [storage.make_new_folder(path) for _ in range(3)] == [path, f"{path}-2", f"{path}-3"]
+    assert storage.names(str(tmp_path / "runs")) == ["a", "a-2", "a-3"]
+    (tmp_path / "runs" / "a-4").write_text("a file")
+    assert storage.make_new_folder(path) == f"{path}-5"
+
+
+def test_a_new_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.make_new_folder("a") == "a"
+    assert (tmp_path / "a").is_dir()
 
 
 def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,27 @@ def test_a_member_gives_one_logit_a_row(kind: str, num_rows: int) -> None:
     assert logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("width", [0, -8])
+@pytest.mark.parametrize("kind", members.kinds())
+def test_widths_that_are_none_are_refused(kind: str, width: int) -> None:
+    config_class = members.config_class(kind)
+    widths = [field.name for field in dataclasses.fields(config_class) if field.name.endswith("hidden")]
+    assert widths
+    for key in widths:
+        with pytest.raises(ValueError) as refused:
+            config_class(kind=kind, **{key: (16, width, 8)})
+        assert str(refused.value) == f"{key}: {width} must be above zero"
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5])
+@pytest.mark.parametrize("kind", with_dropout())
+def test_a_dropout_that_is_no_probability_is_refused(kind: str, dropout: float) -> None:
+    with pytest.raises(ValueError) as refused:
+        members.config_class(kind)(kind=kind, dropout=dropout)  # type: ignore[call-arg]
+    assert str(refused.value) == f"dropout: {dropout} is not in [0, 1)"
+    members.config_class(kind)(kind=kind, dropout=0.0)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("kind", members.kinds())
 def test_a_member_takes_a_single_id_feature(kind: str) -> None:
     assert build(kind, num_features=1)(member_input(3, num_features=1)).shape == (3,)
@@ -128,13 +149,6 @@ def test_dropout_acts_in_training_alone(kind: str) -> None:
     first, again = dropping(inputs), dropping(inputs)
     assert torch.equal(first, again)
     assert not torch.equal(first, plain(inputs))
-
-
-@pytest.mark.parametrize("kind", with_dropout())
-@pytest.mark.parametrize("probability", [-0.1, 1.0, 1.5])
-def test_a_dropout_that_is_no_probability_is_refused(kind: str, probability: float) -> None:
-    with pytest.raises(ValueError, match=f"dropout: {probability} is not in"):
-        build(kind, dropout=probability)
 
 
 def test_an_unknown_kind_is_a_key_error() -> None:

@@ -12,10 +12,9 @@ from trainer.analysis.intervals import (
     auc_difference,
     auc_estimate,
     log_loss_difference,
-    log_losses,
     mean_estimate,
 )
-from trainer.metrics.exact import exact_auc, metrics_of_probabilities
+from trainer.metrics.exact import exact_auc, log_losses
 
 
 def drawn(num_rows: int, *, seed: int, num_levels: int = 0):
@@ -84,10 +83,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     covered = np.zeros(2)
     for part in range(400):
         rows = slice(part * 1_000, (part + 1) * 1_000)
-        low, high = auc_difference(labels[rows], scores[rows], other[rows]).interval()
-        covered[0] += low <= truth_auc <= high
-        low, high = log_loss_difference(labels[rows], first[rows], second[rows]).interval()
-        covered[1] += low <= truth_loss <= high
+        auc = auc_difference(labels[rows], scores[rows], other[rows])
+        covered[0] += abs(auc.value - truth_auc) <= auc.half_width()
+        loss = log_loss_difference(labels[rows], first[rows], second[rows])
+        covered[1] += abs(loss.value - truth_loss) <= loss.half_width()
     assert (covered / 400 > 0.92).all()
     assert (covered / 400 < 0.98).all()
 
@@ -102,18 +101,12 @@ def test_a_difference_turns_its_sign_with_the_order_and_is_none_to_itself():
     assert auc_difference(labels, scores, 3 * scores - 1) == Estimate(value=0.0, standard_error=0.0)
 
 
-def test_log_losses_are_the_meters_and_stay_finite():
-    labels = np.array([0, 1, 1, 0])
-    probabilities = np.array([0.2, 0.9, 0.0, 1.0])
-    meter = metrics_of_probabilities(labels, probabilities)
-    assert log_losses(labels, probabilities).mean() == pytest.approx(meter.log_loss_nats, abs=1e-12)
-    assert np.isfinite(log_losses(labels, probabilities)).all()
-
-
 def test_the_interval_is_the_normal_one():
     estimate = Estimate(value=1.0, standard_error=0.1)
-    assert estimate.interval() == pytest.approx((0.804004, 1.195996), abs=1e-6)
-    assert estimate.is_clear()
+    assert estimate.half_width() == pytest.approx(0.195996, abs=1e-6)
+    assert estimate.half_width(confidence=0.9) == pytest.approx(0.164485, abs=1e-6)
+    assert estimate.is_clear() and Estimate(value=-1.0, standard_error=0.1).is_clear()
+    assert not Estimate(value=-0.19, standard_error=0.1).is_clear()
     assert not Estimate(value=0.19, standard_error=0.1).is_clear()
     assert Estimate(value=0.19, standard_error=0.1).is_clear(confidence=0.9)
 

@@ -42,7 +42,9 @@ def test_a_manifest_is_read_as_it_was_written(root: Path, tmp_path: Path) -> Non
 def test_an_unknown_part_is_refused_with_those_there_are(root: Path) -> None:
     with pytest.raises(DataError) as refused:
         DataManifest.read(str(root)).part("day_9")
-    assert str(refused.value) == "no part 'day_9' in the prepared folder; it has day_0, day_1"
+    assert str(refused.value) == (
+        "no part 'day_9' in the prepared folder, which has day_0, day_1; correct data.train, data.valid or score.parts"
+    )
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -266,6 +266,16 @@ def test_input_that_grows_while_read(days: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "manifest.json").exists()
 
 
+def test_what_a_killed_preparation_left_is_its_own(days: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    output.mkdir()
+    for name in ("unfinished.json", "manifest.json.tmp", "unfinished.json.tmp", "day_0_dense.npy"):
+        (output / name).write_text("{}")
+    manifest = prepare(inputs=days, output=str(output))
+    assert DataManifest.read(str(output)) == manifest
+    assert not list(output.glob("*.tmp")) and not (output / "unfinished.json").exists()
+
+
 def test_never_touches_foreign_files(days: list[str], tmp_path: Path) -> None:
     output = tmp_path / "data"
     for name in ("thesis.txt", "day_0_dense.npy", "logs.tsv.gz", "manifest.json.bak"):

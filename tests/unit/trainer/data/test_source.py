@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.errors import DataError
+from configs.errors import ConfigError, DataError
 from configs.schema import Data, Synthetic
 from tests.unit.trainer.data.prepared import DENSE_NAMES, TABLE_ROWS, PartArrays, part_arrays, prepared_folder
 from trainer.data.batch import Rows
@@ -85,9 +85,34 @@ def test_columns_are_found_by_the_manifest(root: str) -> None:
     assert np.array_equal(rows.dense, PARTS["day_0"].dense[:, [1, 0]])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("C2", {"kind": "bag"}, "is of kind 'bag', which is not implemented yet"),
+        ("I2", {"kind": "weight"}, "is of kind 'weight', which is not implemented yet"),
+        ("C2", {"file": "lists"}, "lies in file 'lists'; id features are read from 'sparse' alone so far"),
+        ("C2", {"file": "dense"}, "lies in file 'dense'; id features are read from 'sparse' alone so far"),
+        ("I2", {"file": "sparse"}, "lies in file 'sparse'; dense features are read from 'dense' alone so far"),
+    ],
+)
+def test_features_that_are_not_read_yet_are_refused(root: str, name: str, change: dict[str, str], problem: str) -> None:
+    manifest = DataManifest.read(root)
+    features = tuple(
+        dataclasses.replace(feature, **change) if feature.name == name else feature  # type: ignore[arg-type]
+        for feature in manifest.features
+    )
+    dataclasses.replace(manifest, features=features).write(root)
+    for make in (
+        lambda: PreparedSource(root=root, parts=["day_0"]),
+        lambda: open_scoring_source(Data(root=root), parts=[]),
+    ):
+        assert refusal(make) == f"{root}: feature {name} {problem}"
+
+
 def test_a_missing_part(root: str) -> None:
     assert refusal(lambda: PreparedSource(root=root, parts=["day_9"])) == (
-        "no part 'day_9' in the prepared folder; it has day_0, day_1, day_2"
+        "no part 'day_9' in the prepared folder, which has day_0, day_1, day_2;"
+        " correct data.train, data.valid or score.parts"
     )
 
 
@@ -207,6 +232,30 @@ def test_a_folders_parts_are_opened_as_named(root: str) -> None:
     assert sources.train.num_rows == 5
     assert sources.valid is not None and sources.valid.num_rows == 7
     assert open_sources(Data(root=root, train=("day_2",))).valid is None
+
+
+def test_training_needs_a_folder_and_its_parts(root: str) -> None:
+    no_parts = "data.train: empty; name at least one part of data.root to train on"
+    no_folder = "data.root: empty, but data.train or data.valid name parts; give the prepared folder"
+    for data, sentence in (
+        (Data(root=root), no_parts),
+        (Data(root=root, valid=("day_0",)), no_parts),
+        (Data(train=("day_0",)), no_folder),
+        (Data(valid=("day_0",)), no_folder),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            open_sources(data)
+        assert str(refused.value) == sentence
+
+
+def test_a_folder_is_scored_although_nothing_was_trained_on_it(root: str) -> None:
+    assert open_scoring_source(Data(root=root), parts=["day_2"]).num_rows == 5
+
+
+def test_the_stream_has_no_parts_to_score() -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_scoring_source(Data(), parts=["day_1", "day_2"])
+    assert str(refused.value) == ("score.parts: the synthetic stream has no part 'day_1'; give data.root or no parts")
 
 
 def test_parts_without_rows_are_refused(root: str) -> None:

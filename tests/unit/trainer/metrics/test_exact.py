@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
-from trainer.metrics.exact import entropy_nats, exact_auc, metrics_of_logits, metrics_of_probabilities
+from trainer.metrics.exact import entropy_nats, exact_auc, log_losses, metrics_of_logits, metrics_of_probabilities
 
 labels_of = {n: st.lists(st.integers(0, 1), min_size=n, max_size=n) for n in range(0, 41)}
 # A few distinct scores give many ties; the last two stand for saturated ones.
@@ -91,6 +91,15 @@ def test_a_logit_that_saturates_costs_what_it_costs() -> None:
     assert found.log_loss_nats == 400.0
     clipped = metrics_of_probabilities(np.array([0, 1]), np.array([1.0, 1.0], np.float32))
     assert clipped.log_loss_nats == pytest.approx(26 * math.log(2))
+
+
+def test_log_losses_of_rows_are_finite_and_average_to_the_figure() -> None:
+    labels = np.array([0, 1, 1, 0])
+    probabilities = np.array([0.2, 0.9, 0.0, 1.0])
+    losses = log_losses(labels, probabilities)
+    clipped = -math.log(2.0**-52)
+    assert losses.tolist() == pytest.approx([-math.log(0.8), -math.log(0.9), clipped, clipped], rel=1e-12)
+    assert losses.mean() == pytest.approx(metrics_of_probabilities(labels, probabilities).log_loss_nats, abs=1e-12)
 
 
 @pytest.mark.parametrize("label", [0, 1])
