@@ -21,7 +21,7 @@ from torch import Tensor
 from configs.errors import EXIT_INTERRUPTED, ConfigError
 from configs.schema import Run
 from trainer import library_warnings
-from trainer.failures import failure_sentence
+from trainer.failures import failure_sentence, lost_a_peer
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MEANT_AGAIN_SECONDS = 2.0
@@ -134,7 +134,7 @@ class Runtime:
     ) -> None:
         if error is not None:
             # A rank that fails must not wait for the others: its exit is what tells them.
-            error.first_report = self.claim(failure_sentence(error))  # type: ignore[attr-defined]
+            error.first_report = self._tells(error)  # type: ignore[attr-defined]
             error.wants_traceback = self._run.errors == "traceback"  # type: ignore[attr-defined]
             if self.world_size > 1:
                 return
@@ -214,6 +214,19 @@ class Runtime:
             return self._job_store.get(key).decode()
 
         return str(self.from_main(recall))
+
+    def _tells(self, error: BaseException) -> bool:
+        """Whether this rank says what failed: each failure is told once, a lost rank only where nobody told why."""
+        if lost_a_peer(error):
+            return not self._is_claimed("failure") and self.claim("lost a peer")
+        self.claim("failure")
+        return self.claim(failure_sentence(error))
+
+    def _is_claimed(self, key: str) -> bool:
+        try:
+            return self._store is not None and self._store.check([f"claim:{key}"])
+        except RuntimeError:
+            return False
 
     def claim(self, key: str) -> bool:
         """Whether this rank is the first of the job to claim the key, so that a failure is told once."""

@@ -144,7 +144,7 @@ def test_a_rank_with_bad_data_ends_all_ranks_with_one_sentence(data, tmp_path):
     done = run_torchrun("trainer/main.py", *map(str, words), ranks=2, timeout=60)
     assert done.returncode != 0
     sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert sum("feature C3, row 123" in line for line in sentences) == 1
+    assert len(sentences) == 1 and "feature C3, row 123" in sentences[0]
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["exit_code"] in (1, 2)
 
 

@@ -11,12 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.runs import placed, small_run
-from tests.support.state import whole_tensors
+from tests.support.training import train_run
 from tests.support.unsharded import train_unsharded
-from trainer import storage
-from trainer.assembly import assemble_training, training_tensors
-from trainer.loop import train
-from trainer.reporting import Reporter
 from trainer.runtime import Runtime
 
 pytestmark = pytest.mark.gpu
@@ -25,22 +21,7 @@ pytestmark = pytest.mark.gpu
 def _train_on_cuda(config, folder):
     with Runtime(config.run) as runtime:
         assert runtime.device.type == "cuda"
-        storage.make_folder(folder)
-        assembled = assemble_training(config, folder=folder, runtime=runtime)
-        training = assembled.training
-        reporter = Reporter(folder=folder, resumed_step=training.progress.step, runtime=runtime)
-        train(
-            training,
-            config=config.train,
-            data=config.data,
-            save_every=config.checkpoint.every,
-            reporter=reporter,
-            runtime=runtime,
-        )
-        reporter.close()
-        for parameter in training.task.ensemble.bank.parameters():
-            assert parameter.device.type == "cuda"
-        return whole_tensors(dict(training_tensors(training.model, training.optimizer)), runtime=runtime)
+        return train_run(runtime, config, folder)[0]
 
 
 @pytest.mark.parametrize("placement", ["data_parallel", "table_wise", "row_wise", "auto"])
