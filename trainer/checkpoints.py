@@ -193,7 +193,7 @@ class Checkpoints:
         try:
             _collective("save", folder, lambda: dcp.save(dict(tensors), checkpoint_id=state))
         except CheckpointError as error:  # nothing was refused: the disk or a rank failed
-            raise ChorusError(str(error)) from error
+            raise ChorusError(f"{error}{storage.room(self._folder)}") from error
 
         def hashes() -> dict[str, dict[str, Any]]:
             mine = [name for i, name in enumerate(storage.names(state)) if i % runtime.world_size == runtime.rank]

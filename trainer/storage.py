@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -88,8 +89,6 @@ def remove_file(path: str) -> None:
 def remove_tree(folder: str) -> None:
     """Deletes a folder and all below it."""
     if not folder.startswith("s3://"):
-        import shutil
-
         shutil.rmtree(folder)
         return
     for name in names(folder):
@@ -99,6 +98,11 @@ def remove_tree(folder: str) -> None:
 def local_path(path: str) -> str:
     """A path on this machine's disk with the file's bytes (fetched once where it is remote)."""
     return str(_for(path).get_local_path(path))
+
+
+def room(folder: str) -> str:
+    """What is free where a folder lies, for messages; nothing for s3://."""
+    return "" if folder.startswith("s3://") else f" ({shutil.disk_usage(folder).free:,} bytes are free there)"
 
 
 def num_bytes(path: str) -> int:

@@ -30,6 +30,11 @@ def tensors(value: float = 1.0) -> dict[str, torch.Tensor]:
     return {"model/a": torch.full((3, 2), value), "optimizer/step": torch.tensor(value)}
 
 
+@pytest.fixture(autouse=True)
+def _known_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.checkpoints.storage.room", lambda _: " (7 bytes are free there)")
+
+
 @pytest.fixture
 def kept(tmp_path: Path, runtime: Runtime) -> Checkpoints:
     return Checkpoints(folder=str(tmp_path / "checkpoints"), keep_last=2, runtime=runtime)
@@ -133,7 +138,7 @@ def test_a_write_that_fails_is_a_sentence(kept: Checkpoints, tmp_path: Path, mon
 
     monkeypatch.setattr("trainer.checkpoints.dcp.save", fail)
     folder = tmp_path / "checkpoints" / "step_0000000003"
-    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: no space left"
+    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: no space left (7 bytes are free there)"
 
 
 def test_the_newest_whole_one_is_taken(kept: Checkpoints, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +217,7 @@ def test_a_disk_that_is_full_is_a_sentence(kept: Checkpoints, tmp_path: Path, mo
     # Raised inside the library's collective, which wraps it in something that is not an Exception.
     monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", fail)
     folder = tmp_path / "checkpoints" / "step_0000000003"
-    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: rank 0: no space left"
+    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: rank 0: no space left (7 bytes are free there)"
     assert kept.whole() == []
 
 
