@@ -267,6 +267,19 @@ class Checkpoints:
         return None
 
 
+def verify_file(manifest: CheckpointManifest, name: str) -> None:
+    """Compares one file with the manifest.
+
+    Raises:
+        CheckpointError: it is missing or its bytes differ.
+    """
+    path = storage.join(manifest.folder, name)
+    if not storage.is_file(path):
+        raise CheckpointError(f"{path} is missing; take another checkpoint")
+    if _proof(path) != manifest.files.get(name):
+        raise CheckpointError(f"{path} is damaged: its bytes are not those written; take another checkpoint")
+
+
 def verify(manifest: CheckpointManifest, *, runtime: Runtime) -> None:
     """Compares every file with the manifest, the ranks sharing the work.
 
@@ -275,14 +288,9 @@ def verify(manifest: CheckpointManifest, *, runtime: Runtime) -> None:
     """
 
     def check() -> None:
-        for index, (name, expected) in enumerate(manifest.files.items()):
-            if index % runtime.world_size != runtime.rank:
-                continue
-            path = storage.join(manifest.folder, name)
-            if not storage.is_file(path):
-                raise CheckpointError(f"{path} is missing; take another checkpoint")
-            if _proof(path) != expected:
-                raise CheckpointError(f"{path} is damaged: its bytes are not those written; take another checkpoint")
+        for index, name in enumerate(manifest.files):
+            if index % runtime.world_size == runtime.rank:
+                verify_file(manifest, name)
 
     runtime.together(check)
 

@@ -12,7 +12,7 @@ from configs.loader import config_text, dump_run, read_run
 from configs.schema import RunConfig
 from modules import members
 from trainer import storage
-from trainer.checkpoints import RUN_NAME, read_manifest
+from trainer.checkpoints import RUN_NAME, read_manifest, verify_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.toml"
 
@@ -64,10 +64,10 @@ def scoring_config(command: Command) -> RunConfig:
 
     Raises:
         ConfigError: lists every problem.
-        CheckpointError: no whole checkpoint there.
+        CheckpointError: no whole checkpoint there, or its run.toml is damaged.
     """
     folder = checkpoint_folder(command)
-    read_manifest(folder)
+    verify_file(read_manifest(folder), RUN_NAME)  # an emptied one would read as a run without members
     path = storage.join(folder, RUN_NAME)
     return _read(storage.read_text(path), source=path, command=command)
 

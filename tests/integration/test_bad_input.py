@@ -197,6 +197,14 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_is_taken(refused, traine
     assert older.exists() and newest.exists()
 
 
+def test_an_emptied_run_file_of_a_checkpoint(refused, trained, tmp_path):
+    shutil.copytree(trained.checkpoint, tmp_path / "step_0000000006")
+    (tmp_path / "step_0000000006" / "run.toml").write_text("")
+    code, sentence = refused(score, "--checkpoint", tmp_path / "step_0000000006", "--output", tmp_path / "out")
+    assert code == 2 and "run.toml is damaged" in sentence
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unfinished_checkpoint(refused, trained, tmp_path):
     shutil.copytree(trained.checkpoint, tmp_path / "step_0000000006")
     (tmp_path / "step_0000000006" / "manifest.json").unlink()

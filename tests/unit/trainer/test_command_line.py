@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ def checkpoint(tmp_path: Path) -> str:
     folder.mkdir()
     (folder / "run.toml").write_text(RUN)
     body = {"format": "chorus-checkpoint", "format_version": 1, "step": 7}
-    (folder / "manifest.json").write_text(json.dumps({**body, "progress": {}, "model": {}, "data": {}, "files": {}}))
+    proof = {"num_bytes": len(RUN), "sha256": hashlib.sha256(RUN.encode()).hexdigest()}
+    rest = {"progress": {}, "model": {}, "data": {}, "files": {"run.toml": proof}}
+    (folder / "manifest.json").write_text(json.dumps({**body, **rest}))
     return str(folder)
 
 
