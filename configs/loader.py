@@ -19,6 +19,7 @@ from configs.overrides import apply_overrides
 from configs.problems import Problem, config_error, rule_problems, schema_problems, shown, unreadable_values
 from configs.schema import Member, RunConfig, TableGroup
 from configs.section import ArchConfig, Section
+from configs.table_schema import TableSchema
 
 # An array as tomli_w writes it, an item a line; our arrays hold numbers and strings, never arrays.
 _TALL_ARRAY = re.compile(r"= \[\n((?:    [^\n]*,\n)+)\]")
@@ -34,8 +35,8 @@ class _Checked:
     problems: list[Problem]
 
 
-def config_text(path: str) -> str:
-    """The text of a configuration file on this machine's disk.
+def config_text(path: str, *, folder: str = ".") -> str:
+    """The text of a configuration file on this machine's disk; `folder` of this one has those to name instead.
 
     Raises:
         ConfigError: There is no such file, or it is not UTF-8 text.
@@ -43,7 +44,7 @@ def config_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        here = sorted(Path(__file__).parent.glob("*.toml"))
+        here = sorted((Path(__file__).parent / folder).glob("*.toml"))
         names = ", ".join(os.path.relpath(file) for file in here)
         raise ConfigError(f"{path}: no such file" + (f"; there are {names}" if names else "")) from None
     except UnicodeDecodeError as error:
@@ -82,16 +83,28 @@ def read_run(
     problems = [problem for arch in archs.values() for problem in arch.problems] + run.problems
     if run.problems:
         problems += _rules_across_sections(plain)
-    if unreadable:
-        known = {problem.path for problem in unreadable}
-        problems = unreadable + [
-            problem for problem in problems if not any(problem.path[: len(path)] == path for path in known)
-        ]
-    if problems:
+    if problems := _unreadable_first(unreadable, problems):
         raise config_error(f"{source} with overrides" if overrides else source, problems, tree=tree)
     config: RunConfig = run.section
     members = {name: dataclasses.replace(config.members[name], arch=arch.section) for name, arch in archs.items()}
     return dataclasses.replace(config, members=members)
+
+
+def read_table_schema(path: str) -> TableSchema:
+    """Reads what the columns of a table are, as the files of configs/tables/ say it.
+
+    Raises:
+        ConfigError: There is no such file, it is not TOML, or it has problems; then all of them are in the message, one
+            a line.
+    """
+    source = os.path.basename(path)
+    tree = _parse(config_text(path, folder="tables"), source)
+    unreadable = unreadable_values(tree)
+    checked = _validate(TableSchema, _with_none_at(tree, {problem.path for problem in unreadable}))
+    if problems := _unreadable_first(unreadable, checked.problems):
+        raise config_error(source, problems, tree=tree)
+    schema: TableSchema = checked.section
+    return schema
 
 
 def dump_run(config: RunConfig) -> str:
@@ -113,6 +126,13 @@ def _parse(text: str, source: str) -> dict[str, Any]:
         lines = text.split("\n")
         line, column = found.groups() if found else (str(len(lines)), str(len(lines[-1]) + 1))
         raise ConfigError(f"{source}: not TOML at line {line}, column {column}: {reason}; correct that line") from None
+
+
+def _unreadable_first(unreadable: list[Problem], problems: list[Problem]) -> list[Problem]:
+    """Both, without what validation says of the None that stands for an unreadable value."""
+    known = {problem.path for problem in unreadable}
+    rest = [problem for problem in problems if not any(problem.path[: len(path)] == path for path in known)]
+    return unreadable + rest
 
 
 def _with_none_at(tree: Any, paths: set[tuple[str | int, ...]], at: tuple[str | int, ...] = ()) -> Any:

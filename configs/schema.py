@@ -100,7 +100,11 @@ class Data(Section):
     """Row order is a function of this and the epoch alone."""
 
     shuffle_window: int = 131_072
-    """Rows are permuted within windows of this many rows made of shuffled blocks; 0: file order."""
+    """Rows are permuted within windows of this many rows made of shuffled blocks; 0: file order. Two windows should
+    fit in free memory: the one being read and the next, which is fetched ahead."""
+
+    prefetch_batches: int = 2
+    """Batches each rank makes ahead in a thread of its own; 0: none. Rows and their order are the same."""
 
     synthetic: Synthetic = field(default_factory=Synthetic)
     """The stream used when data.root is empty."""
@@ -110,6 +114,7 @@ class Data(Section):
         doubled = sorted(name for name, count in Counter(self.train).items() if count > 1)
         self.refuse(
             not_negative("shuffle_window", self.shuffle_window),
+            not_negative("prefetch_batches", self.prefetch_batches),
             not_negative("seed", self.seed),
             f"valid: {both[0]!r} is a training part too; a row must not be in both" if both else None,
             f"train: {doubled[0]!r} is named twice; its rows would be trained twice" if doubled else None,

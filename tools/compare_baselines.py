@@ -29,9 +29,11 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from configs.errors import EXIT_DONE, ChorusError, DataError
+from configs.schema import Data
 from trainer import storage
 from trainer.analysis.comparison import draw, judge, table
 from trainer.data.batch import Rows
+from trainer.data.opening import open_scoring_source
 from trainer.data.source import PreparedSource
 from trainer.metrics.exact import log_losses
 from trainer.prediction_files import probabilities, read_column, read_manifest
@@ -99,8 +101,8 @@ def read_rows(root: str, parts: Sequence[str]) -> Rows:
     Raises:
         DataError: no such folder or part.
     """
-    source = PreparedSource(root=root, parts=parts)
-    return source.read(np.arange(source.num_rows, dtype=np.int64))
+    source = open_scoring_source(Data(root=root), parts=parts)
+    return source.read(range(source.num_rows))
 
 
 def read_predictions(
@@ -188,9 +190,9 @@ def cut_in_time(rows: Rows) -> tuple[Rows, Rows]:
 
 
 def _slice(rows: Rows, which: slice) -> Rows:
-    return Rows(
+    return Rows.of_single_ids(
+        rows.ids[which],
         dense=rows.dense[which],
-        ids=rows.ids[which],
         labels=rows.labels[which],
         part=rows.part[which],
         row=rows.row[which],

@@ -92,7 +92,8 @@ def _refuse_other_size(ceiling: Path, *, num_rows: int) -> None:
 
 
 def _generate(raw: Path, arguments: argparse.Namespace) -> None:
-    _run("tools/generate_criteo.py", "--output", raw, "--days", 2, "--rows-per-day", arguments.rows_per_day)
+    tables = ("--tables", "kaggle", "--max-table-rows", 20_000)
+    _run("tools/make_synthetic.py", "--output", raw, "--days", 2, "--rows-per-day", arguments.rows_per_day, *tables)
 
 
 def _prepare(raw: Path, prepared: Path) -> None:

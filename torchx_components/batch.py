@@ -1,6 +1,7 @@
-"""The component batch.score: scores a prepared click log with a trained checkpoint."""
+"""The components batch.prepare and batch.score: many hosts prepare one log, and score it with a trained checkpoint."""
 
 # No `from __future__ import annotations` and no `X | None` here: TorchX reads the annotations as they stand.
+import shlex
 from typing import Dict, Optional
 
 import torchx
@@ -9,6 +10,7 @@ from torchx import specs
 from torchx_components import dist
 
 SCRIPT = "trainer/score.py"
+PREPARE_SCRIPT = "tools/prepare_criteo.py"
 
 
 def score(
@@ -61,3 +63,51 @@ def score(
         env=env,
         max_retries=max_retries,
     )
+
+
+def prepare(
+    *args: str,
+    output: str,
+    tasks: int = 1,
+    script: str = PREPARE_SCRIPT,
+    image: str = torchx.IMAGE,
+    name: str = "/",
+    h: Optional[str] = None,
+    cpu: int = 2,
+    memMB: int = 4096,
+    env: Optional[Dict[str, str]] = None,
+    max_retries: int = 0,
+) -> specs.AppDef:
+    """
+    Prepares a click log on many hosts that share the output folder; each task takes every tasks-th file.
+
+    Usage: torchx run -s local_cwd batch.prepare --output DIR --tasks 24 -- --input 'logs/day_*.gz'
+
+    Args:
+        args: flags of the preparing program, such as --input FILE ...
+        output: the folder to write, the same for all hosts
+        tasks: number of tasks, as many as there are files at most
+        script: the preparing program: tools/prepare_criteo.py or tools/prepare_table.py
+        image: image (e.g. docker)
+        name: job name override in the form {experimentname}/{runname}
+        h: a registered named resource (takes precedence over cpu, memMB)
+        cpu: number of cpus per task
+        memMB: memory in MB per task
+        env: environment variables for the run (e.g. ENV1=v1,ENV2=v2)
+        max_retries: the number of scheduler retries allowed; a task that is started again goes on from what is done
+    """
+    # In a role's arguments `$$` stands for `$`.
+    flags = [shlex.quote(arg).replace("$", "$$") for arg in ("--output", output, *args)]
+    command = " ".join(["python", shlex.quote(script), *flags, "--shard", f"{specs.macros.replica_id}/{tasks}"])
+    role = specs.Role(
+        name="prepare",
+        image=image,
+        entrypoint="bash",
+        args=["-c", command],
+        num_replicas=tasks,
+        resource=specs.resource(cpu=cpu, gpu=0, memMB=memMB, h=h),
+        env={"OMP_NUM_THREADS": "1", **(env or {})},
+        max_retries=max_retries,
+    )
+    app_name = name if name.strip("/") else "prepare"
+    return dist.find_torchrun_beside_python(specs.AppDef(name=app_name, roles=[role]))

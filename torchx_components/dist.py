@@ -93,7 +93,7 @@ def ddp(
         debug=debug,
         tee=tee,
     )
-    return _find_torchrun_beside_python(app)
+    return find_torchrun_beside_python(app)
 
 
 def spmd(
@@ -141,7 +141,7 @@ def spmd(
         mounts=mounts,
         debug=debug,
     )
-    return _find_torchrun_beside_python(app)
+    return find_torchrun_beside_python(app)
 
 
 def _find_program(arguments: Tuple[str, ...], *, script: Optional[str], m: Optional[str]) -> _Program:
@@ -166,7 +166,7 @@ def _with_threads(env: Optional[Dict[str, str]]) -> Dict[str, str]:
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **(env or {})}
 
 
-def _find_torchrun_beside_python(app: specs.AppDef) -> specs.AppDef:
+def find_torchrun_beside_python(app: specs.AppDef) -> specs.AppDef:
     """Puts the running interpreter's folder in front of PATH where torchrun would not be found in it otherwise."""
     # Not resolved: in a virtual environment the link's folder is the one that holds torchrun.
     folder = Path(sys.executable).absolute().parent

@@ -32,7 +32,8 @@ from sharding.report import PlanReport, report_plan
 from trainer import checkpoints, storage
 from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts
 from trainer.data.loading import slice_size
-from trainer.data.source import SourceFeatures, TrainingSources, open_scoring_source, open_sources
+from trainer.data.opening import TrainingSources, open_scoring_source, open_sources
+from trainer.data.source import SourceFeatures
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
 from trainer.optimizers import TaskOptimizer, update_tables_in_backward
@@ -181,7 +182,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     Raises:
         ChorusError: data, checkpoint or plan do not fit the config.
     """
-    sources = open_sources(config.data)
+    sources = open_sources(config.data, ranks=runtime)
     built = build_task(config, features=sources.train.features)
     if sources.valid is not None and sources.valid.features != sources.train.features:
         raise ConfigError("data.valid: its features or tables differ from those of data.train")
@@ -232,6 +233,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
             member_names=names,
             rule=config.merge.rule,
             runtime=runtime,
+            prefetch_batches=config.data.prefetch_batches,
         )
     training = Training(
         model=model,
@@ -321,7 +323,7 @@ def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) ->
         ChorusError: data, checkpoint or plan do not fit.
     """
     manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(checkpoint))
-    source = open_scoring_source(config.data, parts=config.score.parts)
+    source = open_scoring_source(config.data, parts=config.score.parts, ranks=runtime)
     checkpoints.check_same_features(manifest, source.features, root=config.data.root)
     built = build_task(config, features=source.features)
     checkpoints.check_same_model(manifest, built.facts)
@@ -337,6 +339,7 @@ def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) ->
         batch_size=config.score.batch_size,
         range_rows=config.score.range_rows,
         runtime=runtime,
+        prefetch_batches=config.data.prefetch_batches,
     )
     provenance = {
         "merge_rule": config.merge.rule,

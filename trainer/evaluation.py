@@ -10,6 +10,7 @@ from torch import nn
 from modules.merge import MERGED, merge
 from trainer.data.loading import BatchReader
 from trainer.data.order import RowOrder
+from trainer.data.prefetch import prefetched
 from trainer.data.source import RowSource
 from trainer.metrics.meters import LogitMeter, MeteredColumn
 from trainer.runtime import Runtime
@@ -24,11 +25,20 @@ class Evaluator:
         member_names: In the order of the logits.
         rule: The merge rule.
         runtime: This process.
+        prefetch_batches: Batches made ahead in a thread.
     """
 
     def __init__(
-        self, *, source: RowSource, batch_size: int, member_names: Sequence[str], rule: str, runtime: Runtime
+        self,
+        *,
+        source: RowSource,
+        batch_size: int,
+        member_names: Sequence[str],
+        rule: str,
+        runtime: Runtime,
+        prefetch_batches: int = 0,
     ) -> None:
+        self._prefetch_batches = prefetch_batches
         self._order = RowOrder(num_rows=source.num_rows)
         self._reader = BatchReader(
             source=source, batch_size=batch_size, rank=runtime.rank, world_size=runtime.world_size
@@ -42,14 +52,17 @@ class Evaluator:
         """Figures by column (members, then merged). All ranks must call this; the model is left in training mode."""
         model.eval()
         meter = LogitMeter(self._columns, device=self._runtime.device)
-        for batch in self._reader.batches(self._order):
-            on_device = batch.to(self._runtime.device)
-            _, output = model(on_device)
-            merged_B = merge(output.logits_BM.double(), rule=self._rule)
-            # Kept away from 0 and 1 as in metrics_of_probabilities: an infinite logit has no loss.
-            merged_logit_B = torch.logit(merged_B, eps=torch.finfo(merged_B.dtype).eps)
-            columns = torch.cat([output.logits_BM.double(), merged_logit_B[:, None]], dim=1)
-            meter.add(columns, on_device.labels_B, on_device.mask_B)
+        device = self._runtime.device
+        made = self._reader.batches(self._order)
+        with prefetched(made, ahead=self._prefetch_batches, device=device) as batches:
+            for batch in batches:
+                on_device = batch.to(device, non_blocking=True)
+                _, output = model(on_device)
+                merged_B = merge(output.logits_BM.double(), rule=self._rule)
+                # Kept away from 0 and 1 as in metrics_of_probabilities: an infinite logit has no loss.
+                merged_logit_B = torch.logit(merged_B, eps=torch.finfo(merged_B.dtype).eps)
+                columns = torch.cat([output.logits_BM.double(), merged_logit_B[:, None]], dim=1)
+                meter.add(columns, on_device.labels_B, on_device.mask_B)
         meter.reduce(self._runtime.sum)
         model.train()
         return meter.compute()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from trainer.clock import clock
 from trainer.data.batch import Batch
 from trainer.data.loading import BatchReader
 from trainer.data.order import RowOrder
+from trainer.data.prefetch import prefetched
 from trainer.data.source import RowSource
 from trainer.evaluation import Evaluator, as_scalars, quality_line
 from trainer.loss_window import LossWindow
@@ -70,51 +72,53 @@ def train(
     times = StepTimes(runtime.device)
     times.watch(training.task.ensemble.tables)
     training.optimizer.mark = times.mark
-    batches = times.timed(_training_batches(reader, progress=progress, data=data, num_steps=num_steps))
+    made = _training_batches(reader, epoch=progress.epoch, row=progress.row, data=data, num_steps=num_steps)
     pipeline = _build_pipeline(config.pipeline, training=training, device=runtime.device)
     losses = LossWindow(training.member_names, step=first_step, runtime=runtime)
     runtime.listen_for_stop()
     watch, quality, stop = Stopwatch(rows=first_row), dict[str, MeteredColumn](), False
 
-    while progress.step < last_step and not stop:
-        training.task.begin_step(step=progress.step, rank=runtime.rank)
-        output = pipeline.progress(batches)
-        losses.add(output.losses_M)
-        progress.advance(reader.rows_of_step(progress.row), epoch_rows=source.num_rows)
+    with prefetched(made, ahead=data.prefetch_batches, device=runtime.device) as waiting:
+        batches = times.timed(waiting)
+        while progress.step < last_step and not stop:
+            training.task.begin_step(step=progress.step, rank=runtime.rank)
+            output = pipeline.progress(batches)
+            losses.add(output.losses_M)
+            progress.advance(reader.rows_of_step(progress.row), epoch_rows=source.num_rows)
 
-        step, end = progress.step, progress.step == last_step
-        log = config.log_every.due(step) or end
-        evaluate = config.evaluate_every.due(step) or end
-        save = save_every.due(step) or end
-        if not (log or evaluate or save or losses.due(step)):
-            continue
-        stop = losses.agree(step) and not end
-        if log:
-            seconds_left = (last_step - step) * watch.mean_seconds(steps=step - first_step)
-            lap = watch.lap(rows=progress.rows_total)
-            scalars = _scalars(losses.take(), rows_per_second=lap.rows_per_second, times=times, seconds=lap.seconds)
-            reporter.write(step, scalars)
-            runtime.say(_step_line(step, last_step=last_step, scalars=scalars, seconds_left=seconds_left))
-        with watch.paused():
-            if evaluate and training.evaluator is not None:
-                quality = _evaluate(training.evaluator, pipeline=pipeline, model=training.model)
-                reporter.write(step, as_scalars(quality))
-                quality_line(quality, say=runtime.say)
-            if save or stop:
-                runtime.say(f"checkpoint: {training.save()}")
+            step, end = progress.step, progress.step == last_step
+            log = config.log_every.due(step) or end
+            evaluate = config.evaluate_every.due(step) or end
+            save = save_every.due(step) or end
+            if not (log or evaluate or save or losses.due(step)):
+                continue
+            stop = losses.agree(step) and not end
+            if log:
+                seconds_left = (last_step - step) * watch.mean_seconds(steps=step - first_step)
+                lap = watch.lap(rows=progress.rows_total)
+                scalars = _scalars(losses.take(), rows_per_second=lap.rows_per_second, times=times, seconds=lap.seconds)
+                reporter.write(step, scalars)
+                runtime.say(_step_line(step, last_step=last_step, scalars=scalars, seconds_left=seconds_left))
+            with watch.paused():
+                if evaluate and training.evaluator is not None:
+                    quality = _evaluate(training.evaluator, pipeline=pipeline, model=training.model)
+                    reporter.write(step, as_scalars(quality))
+                    quality_line(quality, say=runtime.say)
+                if save or stop:
+                    runtime.say(f"checkpoint: {training.save()}")
     return LoopEnd(preempted=stop, seconds=watch.seconds, rows=progress.rows_total - first_row, quality=quality)
 
 
-def _training_batches(reader: BatchReader, *, progress: Progress, data: Data, num_steps: int) -> Iterator[Batch]:
-    """This rank's batches from where `progress` stands now, across epochs, exactly `num_steps` of them."""
-    epoch, row = progress.epoch, progress.row
+def _training_batches(reader: BatchReader, *, epoch: int, row: int, data: Data, num_steps: int) -> Generator[Batch]:
+    """This rank's batches from a row of an epoch on, across epochs, exactly `num_steps` of them."""
     while num_steps > 0:
         order = RowOrder(num_rows=reader.num_rows, seed=data.seed, epoch=epoch, window=data.shuffle_window)
-        for batch in reader.batches(order, first_row=row):
-            yield batch
-            num_steps -= 1
-            if num_steps == 0:
-                return
+        with contextlib.closing(reader.batches(order, first_row=row)) as batches:
+            for batch in batches:
+                yield batch
+                num_steps -= 1
+                if num_steps == 0:
+                    return
         epoch, row = epoch + 1, 0
 
 
@@ -148,5 +152,5 @@ def _step_line(step: int, *, last_step: int, scalars: dict[str, float], seconds_
     losses = "  ".join(
         f"{key.split('/')[1]} {value:.4f}" for key, value in scalars.items() if key.endswith("/loss_nats")
     )
-    rate = f"{scalars['train/rows_per_second']:,.0f} rows/s"
+    rate = f"{scalars['train/rows_per_second']:,.0f} rows/s  data {scalars['time/data_fraction']:.0%}"
     return f"step {step}/{last_step}  {rate}  ETA {clock(seconds_left)}  loss_nats  {losses}"

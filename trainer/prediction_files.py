@@ -1,7 +1,7 @@
 """Prediction files: Parquet per row range, an all-ranks vote, and the manifest last.
 
-Columns: `part` (string), `row` (int64, 0-based in the part), `label` (int8), `logit_<member>`
-(float32) for each member, `merged` (float32 probability). A folder holds finished predictions
+Columns: `part` (string), `row` (int64, 0-based in the part), `label` (int8; null where the log has none),
+`logit_<member>` (float32) for each member, `merged` (float32 probability). A folder holds finished predictions
 exactly when its manifest.json is there.
 """
 
@@ -38,7 +38,7 @@ class PredictionFile:
     part: str
     first_row: int
     num_rows: int
-    label_sum: int
+    label_sum: int | None  # None: without labels
     num_bytes: int
     sha256: str
 
@@ -66,16 +66,16 @@ def write_range(
     *,
     part: str,
     first_row: int,
-    labels: NDArray[np.integer],
+    labels: NDArray[np.integer] | None,
     logits: Mapping[str, NDArray[np.float32]],
     merged: NDArray[np.float32],
 ) -> PredictionFile:
     """Writes the predictions of rows [first_row, first_row + n) of a part."""
-    count = len(labels)
+    count = len(merged)
     columns: dict[str, Any] = {
         "part": pa.array([part] * count, type=pa.string()).dictionary_encode(),
         "row": np.arange(first_row, first_row + count, dtype=np.int64),
-        "label": labels.astype(np.int8),
+        "label": pa.nulls(count, pa.int8()) if labels is None else labels.astype(np.int8),
         **{f"{LOGIT_PREFIX}{name}": values for name, values in logits.items()},
         MERGED: merged,
     }
@@ -89,7 +89,7 @@ def write_range(
         part=part,
         first_row=first_row,
         num_rows=count,
-        label_sum=int(labels.sum()),
+        label_sum=None if labels is None else int(labels.sum()),
         num_bytes=storage.num_bytes(path),
         sha256=storage.sha256(path),
     )
@@ -152,7 +152,12 @@ def probabilities(
 def metrics_as_written(
     folder: str, files: Sequence[PredictionFile], *, members: Sequence[str]
 ) -> dict[str, BinaryMetrics]:
-    """Exact figures of every column, read back from the files; one column in memory at a time."""
+    """Exact figures of every column, read back from the files; one column in memory at a time.
+
+    There are none where a row has no label.
+    """
+    if any(file.label_sum is None for file in files):
+        return {}
     labels = read_column(folder, files, "label")
     figures = {name: metrics_of_logits(labels, read_column(folder, files, f"{LOGIT_PREFIX}{name}")) for name in members}
     figures[MERGED] = metrics_of_probabilities(labels, read_column(folder, files, MERGED))

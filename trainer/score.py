@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
                 provenance=assembled.provenance,
             )
         )
-        runtime.say(quality_table(figures))
+        unlabelled = assembled.job.unlabelled
+        runtime.say(f"no figures: {', '.join(unlabelled)} without labels" if unlabelled else quality_table(figures))
         runtime.say(f"predictions: {output}  ({assembled.job.num_rows:,} rows in {len(files)} files)")
     return EXIT_DONE
 

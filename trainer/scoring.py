@@ -8,8 +8,8 @@ numbers too, so a row's batch is the same at every world size.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch import nn
 from configs.errors import ChorusError
 from modules.merge import merge
 from trainer.clock import clock
-from trainer.data.batch import Rows, make_batch
+from trainer.data.batch import Batch, make_batch
+from trainer.data.prefetch import prefetched
 from trainer.data.source import RowSource
 from trainer.prediction_files import PredictionFile, write_range
 from trainer.runtime import Runtime
@@ -48,6 +49,20 @@ def cut_ranges(source: RowSource, *, range_rows: int) -> list[RowRange]:
     return ranges
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A batch, and what it is of."""
+
+    piece: RowRange | None  # None: padding that only meets the other ranks
+    num_rows: int
+    labels: NDArray[np.float32]
+    batch: Batch
+
+    def pin_memory(self) -> _Step:
+        """With the batch in page-locked memory."""
+        return replace(self, batch=self.batch.pin_memory())
+
+
 class ScoringJob:
     """Scores a source with a sharded model.
 
@@ -59,6 +74,7 @@ class ScoringJob:
         batch_size: Rows a step and rank.
         range_rows: Rows of a prediction file.
         runtime: This process.
+        prefetch_batches: Batches made ahead in a thread.
     """
 
     def __init__(
@@ -71,6 +87,7 @@ class ScoringJob:
         batch_size: int,
         range_rows: int,
         runtime: Runtime,
+        prefetch_batches: int = 0,
     ) -> None:
         self._model = model
         self._source = source
@@ -78,6 +95,7 @@ class ScoringJob:
         self._rule = rule
         self._batch_size = batch_size
         self._runtime = runtime
+        self._prefetch_batches = prefetch_batches
         ranges = cut_ranges(source, range_rows=range_rows)
         self._mine = ranges[runtime.rank :: runtime.world_size]
         dealt = [ranges[rank :: runtime.world_size] for rank in range(runtime.world_size)]
@@ -93,6 +111,11 @@ class ScoringJob:
         """Part -> rows to score."""
         return {part.name: part.num_rows for part in self._source.parts}
 
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Names of the parts without labels, for which there are no figures."""
+        return tuple(part.name for part in self._source.parts if not part.has_labels)
+
     @torch.no_grad()
     def run(self, folder: str) -> list[PredictionFile]:
         """Writes this rank's prediction files and gives them. All ranks must call this.
@@ -101,32 +124,43 @@ class ScoringJob:
             ChorusError: a logit is not finite; names the member, the part and the row.
         """
         self._model.eval()
+        device = self._runtime.device
         started = said = time.monotonic()
         files: list[PredictionFile] = []
-        step = 0
-        for piece in self._mine:
-            labels, logits = [], []
-            for first in range(0, piece.num_rows, self._batch_size):
-                count = min(self._batch_size, piece.num_rows - first)
-                rows = self._read(piece.source_row + first, count)
-                labels.append(rows.labels)
-                logits.append(self._logits(rows))
-                step += 1
-                said = self._say_progress(step, started=started, said=said)
-            files.append(self._write(folder, piece, np.concatenate(labels), np.concatenate(logits)))
-        for _ in range(step, self._num_steps):
-            self._logits(self._read(0, 0))
+        logits: list[NDArray[np.float32]] = []
+        labels: list[NDArray[np.float32]] = []
+        with prefetched(self._steps(), ahead=self._prefetch_batches, device=device) as steps:
+            for number, step in enumerate(steps, start=1):
+                _, output = self._model(step.batch.to(device, non_blocking=True))
+                if step.piece is None:
+                    continue
+                logits.append(output.logits_BM[: step.num_rows].cpu().numpy())
+                labels.append(step.labels)
+                if sum(map(len, logits)) == step.piece.num_rows:
+                    files.append(self._write(folder, step.piece, np.concatenate(labels), np.concatenate(logits)))
+                    logits, labels = [], []
+                said = self._say_progress(number, started=started, said=said)
         return files
 
-    def _read(self, first_row: int, count: int) -> Rows:
-        return self._source.read(np.arange(first_row, first_row + count, dtype=np.int64))
-
-    def _logits(self, rows: Rows) -> NDArray[np.float32]:
-        """Logits [n, M] of n rows, at most a batch; with no rows it only meets the other ranks."""
+    def _steps(self) -> Generator[_Step]:
+        """What this rank feeds: its ranges batch by batch, then padding until all ranks are through."""
         keys = list(self._source.features.table_rows)
-        batch = make_batch(rows, keys=keys, num_rows=self._batch_size, loss_weight=1.0)
-        _, output = self._model(batch.to(self._runtime.device))
-        return output.logits_BM[: len(rows)].cpu().numpy()
+        num_steps = 0
+        for index, piece in enumerate(self._mine):
+            for coming in self._mine[index : index + 2]:
+                self._source.fetch(range(coming.source_row, coming.source_row + coming.num_rows))
+            for first in range(0, piece.num_rows, self._batch_size):
+                start = piece.source_row + first
+                stop = piece.source_row + min(first + self._batch_size, piece.num_rows)
+                rows = self._source.read(range(start, stop))
+                batch = make_batch(rows, keys=keys, num_rows=self._batch_size, loss_weight=1.0)
+                yield _Step(piece, len(rows), rows.labels, batch)
+                num_steps += 1
+        nothing = self._source.read(range(0))
+        for _ in range(num_steps, self._num_steps):
+            yield _Step(
+                None, 0, nothing.labels, make_batch(nothing, keys=keys, num_rows=self._batch_size, loss_weight=1.0)
+            )
 
     def _write(
         self, folder: str, piece: RowRange, labels_N: NDArray[np.float32], logits_NM: NDArray[np.float32]
@@ -143,7 +177,7 @@ class ScoringJob:
             folder,
             part=piece.part,
             first_row=piece.first_row,
-            labels=labels_N.astype(np.int8),
+            labels=None if np.isnan(labels_N).any() else labels_N.astype(np.int8),
             logits={name: logits_NM[:, index] for index, name in enumerate(self._member_names)},
             merged=merged.float().numpy(),
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
+import importlib.util
+import io
 import itertools
 import json
 import os
@@ -13,6 +16,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from iopath.common.file_io import PathManager
+
+from configs.errors import ChorusError
+from trainer.s3_files import RANGE_BYTES, S3File
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -31,9 +37,34 @@ def _for(path: str) -> PathManager:
 
 @functools.cache
 def _register_s3() -> None:
+    if importlib.util.find_spec("boto3") is None:
+        raise ChorusError("s3:// paths need boto3, which is not installed: pip install boto3")
     from iopath.common.s3 import S3PathHandler  # boto3 is needed only where s3:// is used
 
-    _paths().register_handler(S3PathHandler())
+    # Without a profile the usual order of credentials holds: environment, ~/.aws, the machine's role.
+    _paths().register_handler(S3PathHandler(profile=None))
+
+
+@functools.cache
+def _s3_client() -> Any:
+    _register_s3()
+    import boto3
+
+    return boto3.session.Session().client("s3")
+
+
+def _s3_file(path: str) -> S3File:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return S3File(_s3_client(), path)
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(errno.EIO, str(error), path) from error
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is not on a disk of this machine."""
+    return path.startswith("s3://")
 
 
 def join(*pieces: str) -> str:
@@ -44,6 +75,14 @@ def join(*pieces: str) -> str:
 def open_file(path: str, mode: str = "r") -> IO[Any]:
     """Opens a file for reading or writing; `mode` as in the built-in `open`."""
     return _for(path).open(path, mode)
+
+
+def open_stream(path: str) -> IO[bytes]:
+    """Opens a file of any size for reading bytes, with `seek`; of one on S3 only what is read is fetched."""
+    if is_remote(path):
+        return io.BufferedReader(_s3_file(path), RANGE_BYTES)
+    stream: IO[bytes] = open_file(path, "rb")
+    return stream
 
 
 def exists(path: str) -> bool:
@@ -81,6 +120,25 @@ def make_new_folder(path: str) -> str:
     raise AssertionError("itertools.count() ended")
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copies one file's bytes, in one step as `write_bytes` does on a local disk."""
+    temporary = target if is_remote(target) else f"{target}.tmp"
+    with open_file(source, "rb") as old, open_file(temporary, "wb") as new:
+        shutil.copyfileobj(old, new, _HASH_BLOCK_BYTES)
+    if temporary != target:
+        os.replace(temporary, target)
+
+
+def rename(path: str, new_path: str) -> None:
+    """Gives a local file another name, in one step."""
+    os.replace(path, new_path)
+
+
+def base_name(path: str) -> str:
+    """The last piece of a path."""
+    return os.path.basename(path)
+
+
 def remove_file(path: str) -> None:
     """Deletes one file."""
     _for(path).rm(path)
@@ -107,7 +165,14 @@ def room(folder: str) -> str:
 
 def num_bytes(path: str) -> int:
     """Size of a file in bytes."""
+    if is_remote(path):
+        return _s3_file(path).num_bytes
     return os.path.getsize(local_path(path))
+
+
+def modified_ns(path: str) -> int:
+    """When a file was last changed, in nanoseconds since 1970."""
+    return _s3_file(path).modified_ns if is_remote(path) else os.stat(path).st_mtime_ns
 
 
 def sha256(path: str) -> str:
@@ -117,6 +182,12 @@ def sha256(path: str) -> str:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def flush(path: str) -> None:
+    """Waits until a local file is on the disk, whoever wrote it."""
+    with naming(path), open_file(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_text(path: str) -> str:
@@ -136,8 +207,11 @@ def naming(path: str) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, path) from error
 
 
-def write_bytes(path: str, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never half of it."""
+def write_bytes(path: str, content: bytes, *, durable: bool = True) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never half of it.
+
+    `durable`: also after the machine loses its power, which costs waiting for the disk; a killed process harms neither.
+    """
     if path.startswith("s3://"):
         with open_file(path, "wb") as file:
             file.write(content)
@@ -146,8 +220,9 @@ def write_bytes(path: str, content: bytes) -> None:
     with naming(path):
         with open_file(temporary, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
 
 
@@ -161,6 +236,6 @@ def read_json(path: str) -> Any:
     return json.loads(read_text(path))
 
 
-def write_json(path: str, value: Any) -> None:
-    """Writes a JSON file, indented, in one step as `write_text` does."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: str, value: Any, *, durable: bool = True) -> None:
+    """Writes a JSON file, indented, in one step as `write_bytes` does."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), durable=durable)

@@ -52,12 +52,14 @@ class FactorizationMember(nn.Module):
         self, *, num_dense: int, num_features: int, dim: int, hidden: Sequence[int], dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.dense_linear = nn.Linear(num_dense, 1)
+        self.dense_linear = nn.Linear(num_dense, 1) if num_dense else None  # b is in the deep part too
         self.deep = MLP(in_features=num_dense + num_features * dim, hidden=hidden, out_features=1, dropout=dropout)
 
     def forward(self, inputs: MemberInput) -> Tensor:
         """Logits [B]."""
         assert inputs.first_order_BF is not None, "the ensemble gives first-order weights to this member"
         deep = self.deep(torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)).squeeze(1)
-        linear = self.dense_linear(inputs.dense_BN).squeeze(1) + inputs.first_order_BF.sum(dim=1)
+        linear = inputs.first_order_BF.sum(dim=1)
+        if self.dense_linear is not None:
+            linear = self.dense_linear(inputs.dense_BN).squeeze(1) + linear
         return linear + factorization_term(inputs.embedded_BFD) + deep

@@ -2,7 +2,8 @@
 
 Equation: z_0 = MLP_dense(dense) of width D; y = MLP_top([z_0 ; <v_i, v_j> for i < j over {z_0, e_1 .. e_F}]).
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
-Systems", 2019 (arXiv 1906.00091). Deviation: Linear layers start as PyTorch's do.
+Systems", 2019 (arXiv 1906.00091). Deviations: Linear layers start as PyTorch's do; where the data have no
+dense feature, z_0 is a learned vector, the same for every row.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class DotMember(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dense = MLP(in_features=num_dense, hidden=(*dense_hidden, dim))
+        self.dense = MLP(in_features=num_dense, hidden=(*dense_hidden, dim)) if num_dense else None
+        self.constant = None if num_dense else nn.Parameter(torch.empty(dim).uniform_(-(dim**-0.5), dim**-0.5))
         self.interaction = DotInteraction(num_vectors=num_features + 1)
         self.top = MLP(
             in_features=dim + self.interaction.out_features, hidden=top_hidden, out_features=1, dropout=dropout
@@ -76,6 +78,10 @@ class DotMember(nn.Module):
 
     def forward(self, inputs: MemberInput) -> Tensor:
         """Logits [B]."""
-        projected_BD = self.dense(inputs.dense_BN)
+        if self.dense is not None:
+            projected_BD = self.dense(inputs.dense_BN)
+        else:
+            assert self.constant is not None
+            projected_BD = self.constant.expand(len(inputs.dense_BN), -1)
         vectors_BVD = torch.cat([projected_BD.unsqueeze(1), inputs.embedded_BFD], dim=1)
         return self.top(torch.cat([projected_BD, self.interaction(vectors_BVD)], dim=1)).squeeze(1)

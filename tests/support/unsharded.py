@@ -14,8 +14,8 @@ from sharding.initialisation import TableInit, initial_block
 from tests.support.state import State
 from trainer.assembly import build_task
 from trainer.data.loading import BatchReader
+from trainer.data.opening import open_sources
 from trainer.data.order import RowOrder
-from trainer.data.source import open_sources
 
 
 class PlainTableRule:

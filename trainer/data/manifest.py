@@ -1,8 +1,18 @@
 """The manifest of a prepared folder: its features, its parts, and the files they lie in.
 
-A prepared folder is finished exactly when its manifest.json is there. Per part it holds the npy
-triple that TorchRec's and MLPerf's tools use: PART_dense.npy float32 [N, 13], PART_sparse.npy
-int32 [N, 26], PART_labels.npy int32 [N, 1]. Ids: 0 missing, 1 rare or unseen, values from 2.
+A prepared folder is finished exactly when its manifest.json is there. Each part has files by role, all of N rows:
+
+    dense         float32 [N, D]    kind dense: column
+    sparse        int32 [N, F]      kind id: column; with `bag_size` kind bag: the first id, the others follow from it
+    numeric_ids   int32 [N, I]      kind id: numerics discretised into ids
+    NAME_values   int32 [T]         kind bag, of any length: the ids of all rows one after the other (file = NAME)
+    NAME_offsets  int64 [N + 1]       and where each row's begin
+    weights       float32 [N, 1]    kind weight: what a row counts for in the loss
+    labels        int32 [N, 1]      0 or 1; not there where the log has no labels
+
+dense, sparse and labels are the npy triple that TorchRec's and MLPerf's tools use. A part's file may also be a member
+of an uncompressed npz archive, as MLPerf's materialised bags are: int32 [N, bag size]. Ids: 0 missing, 1 rare or
+unseen, values from 2.
 """
 
 from __future__ import annotations
@@ -15,11 +25,15 @@ from configs.errors import DataError
 from trainer import storage
 
 FORMAT = "chorus-data"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MISSING_ID = 0
 RARE_ID = 1
 FIRST_VALUE_ID = 2
+DENSE_FILE = "dense"
+SPARSE_FILE = "sparse"
+NUMERIC_IDS_FILE = "numeric_ids"
+WEIGHT_FILE = "weights"
 LABEL_FILE = "labels"
 
 
@@ -31,8 +45,14 @@ class FeatureSpec:
     kind: Literal["dense", "id", "bag", "weight"]
     file: str
     column: int
-    rows: int | None = None  # of the feature's table: ids are below it; None for dense
+    rows: int | None = None  # of the feature's table: ids are below it; None for dense and weight
     transform: str | None = None
+    bag_size: int | None = None  # bags that are a function of their first id, which is all that is stored
+
+    @property
+    def has_offsets(self) -> bool:
+        """Whether the feature is a bag of any length, in two files."""
+        return self.kind == "bag" and self.bag_size is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +62,9 @@ class PartFile:
     path: str
     num_bytes: int
     sha256: str
+    member: str | None = None  # of an npz archive
+    first_row: int = 0  # where the part's rows begin in the file
+    file_rows: int | None = None  # rows of the file, where not all are the part's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +73,7 @@ class Part:
 
     name: str
     num_rows: int
-    label_sum: int
+    label_sum: int | None  # None: without labels
     files: dict[str, PartFile]  # role -> file
 
 
@@ -70,8 +93,13 @@ class DataManifest:
 
     @property
     def id_features(self) -> tuple[FeatureSpec, ...]:
-        """Features of kind id, in order."""
-        return tuple(feature for feature in self.features if feature.kind == "id")
+        """Features that look up a table, of kind id or bag, in order."""
+        return tuple(feature for feature in self.features if feature.kind in ("id", "bag"))
+
+    @property
+    def weight_feature(self) -> FeatureSpec | None:
+        """The feature of kind weight, if there is one."""
+        return next((feature for feature in self.features if feature.kind == "weight"), None)
 
     def part(self, name: str) -> Part:
         """The part of that name.

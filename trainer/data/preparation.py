@@ -1,348 +1,353 @@
-"""Preparation: click logs into the one prepared format, its manifest written last.
+"""Preparation: logs and tables into the one prepared format, its manifest written last.
 
-The logs are read three times: to count lines, to build the dictionaries from the vocabulary parts, and to write. Memory
-is that of a block of lines and of the dictionaries, whatever the size of the logs.
+    parse       every piece of every file: rows into scratch, bad lines aside, values counted
+    count       the values, where the parts to count are only known once all rows are
+    dictionary  from the counts of all pieces, or from another folder's dictionaries
+    write       rows with their ids to their places in the parts' files
+    expand      bags written out, where that is wished for
+    seal        the files' hashes, then the manifest
+
+Every stage is made of jobs that leave a record when they are done, so a preparation that was stopped anywhere goes on
+with what is missing, and ends in the same bytes.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any, Literal
-
-import numpy as np
+import dataclasses
+from collections.abc import Sequence
 
 from configs.errors import ChorusError, DataError
-from trainer.data.criteo import BLOCK_BYTES, NUM_SPARSE, SPARSE_NAMES, LogFile, LogRows, feature_specs
-from trainer.data.dictionary import Dictionary, ValueCounter, dictionary_sha256
-from trainer.data.manifest import DataManifest, Part
-from trainer.data.prepared_folder import InputFile, PartWriter, PreparedFolder, PreparedRows
+from trainer import storage
+from trainer.data.accounting import InputAccount, account_for
+from trainer.data.manifest import DataManifest, Part, PartFile
+from trainer.data.part_files import PartFiles, bag_totals, features_of
+from trainer.data.part_writing import PieceToWrite, SealJob, WriteJob
+from trainer.data.piece_parsing import CountJob, ParseJob
+from trainer.data.pieces import WRITTEN, PieceName, PieceRecord
+from trainer.data.preparation_settings import PreparationSettings
+from trainer.data.prepared_folder import InputFile, PreparedFolder
+from trainer.data.splits import BoundSplit, PieceRows
+from trainer.data.stages import OnProgress, Stages
+from trainer.data.vocabulary import Vocabulary
+from trainer.data.vocabulary_making import VocabularyMaking
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_]+")
-PASSES = ("count", "vocabulary", "write")
-
-Pass = Literal["count", "vocabulary", "write"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparationProgress:
-    """How far one of the three passes is."""
-
-    stage: Pass
-    num_rows: int
-    num_bytes_read: int
-    num_bytes_total: int
-    seconds: float
+_BYTES_WORTH_A_PROCESS = 16 << 20
 
 
-OnProgress = Callable[[PreparationProgress], None]
-
-
-def part_name(path: str) -> str:
-    """The name of the part made from one file: day_0 for any/where/day_0.tsv.gz.
-
-    Raises:
-        DataError: the name holds other characters than a part's name may.
-    """
-    base = path.rstrip("/").rsplit("/", 1)[-1]
-    stem = base.removesuffix(".gz")
-    stem = stem.rsplit(".", 1)[0] if "." in stem else stem
-    if not NAME_PATTERN.fullmatch(stem):
-        raise DataError(
-            f"{path}: {stem!r} cannot name a part (A-Z, a-z, 0-9 and _ only); rename the file or give a split"
-        )
-    return stem
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparationSettings:
-    """What is prepared and how; checked when made."""
-
-    inputs: tuple[str, ...]
-    vocabulary_from: tuple[str, ...] | None = None
-    min_count: int = 2
-    split: Mapping[str, float] | None = None
-    part_names: tuple[str, ...] = field(init=False)
-    vocabulary: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise DataError("inputs: none given; name at least one log file")
-        if self.min_count < 1:
-            raise DataError(f"min_count: {self.min_count} must be at least 1")
-        names = self._checked_split() if self.split is not None else tuple(part_name(path) for path in self.inputs)
-        doubled = sorted({path for path in self.inputs if self.inputs.count(path) > 1})
-        if doubled:
-            raise DataError(f"inputs: {doubled[0]} is named twice; a row must not be in two places")
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise DataError(f"inputs: several files would make a part {doubled[0]!r}; rename one of them")
-        vocabulary = self.vocabulary_from
-        if vocabulary is None:
-            vocabulary = names[:-1] or names
-        unknown = [name for name in vocabulary if name not in names]
-        if unknown or not vocabulary:
-            shown = repr(unknown[0]) if unknown else "nothing"
-            raise DataError(f"vocabulary_from: {shown} is not a part; choose from {', '.join(names)}")
-        object.__setattr__(self, "part_names", names)
-        object.__setattr__(self, "vocabulary", tuple(name for name in names if name in vocabulary))
-
-    def _checked_split(self) -> tuple[str, ...]:
-        split = self.split or {}
-        for name, share in split.items():
-            if not NAME_PATTERN.fullmatch(name):
-                raise DataError(f"split: {name!r} cannot name a part; use A-Z, a-z, 0-9 and _ only")
-            if not 0 < share <= 1:
-                raise DataError(f"split: {name}={share} must be above 0 and at most 1")
-        if abs(sum(split.values()) - 1) > 1e-9:
-            raise DataError(f"split: the shares sum to {sum(split.values()):.6g}, not 1; correct them")
-        return tuple(split)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The settings as a manifest keeps them."""
-        return {
-            "format": "criteo_tsv",
-            "split": dict(self.split) if self.split is not None else None,
-            "vocabulary_from": list(self.vocabulary),
-            "min_count": self.min_count,
-        }
-
-    def ranges(self, num_rows: Sequence[int]) -> dict[str, range]:
-        """Each part's rows, counted over all inputs; `num_rows` has the rows of each input.
-
-        Raises:
-            DataError: a part of the split would be empty.
-        """
-        if self.split is None:
-            stops = list(itertools.accumulate(num_rows))
-        else:
-            # Fractions of the decimal text: 0.29 of 100 rows is 29, which floats make 28.
-            shares = itertools.accumulate(Fraction(str(share)) for share in self.split.values())
-            stops = [int(share * sum(num_rows)) for share in shares]
-            stops[-1] = sum(num_rows)
-        ranges = {
-            name: range(start, stop) for name, start, stop in zip(self.part_names, [0, *stops], stops, strict=False)
-        }
-        for name, rows in ranges.items():
-            if not rows:
-                raise DataError(f"split: part {name!r} would have no row of {sum(num_rows):,}; give it a larger share")
-        return ranges
-
-
-@dataclass(kw_only=True)
-class _Pass:
-    """One reading of some inputs, reported as it goes."""
-
-    stage: Pass
-    inputs: Sequence[InputFile]
-    on_progress: OnProgress | None
-    block_bytes: int
-    num_rows: int = 0
-    num_bytes_done: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def files(self) -> Iterator[tuple[InputFile, LogFile]]:
-        for entry in self.inputs:
-            log = LogFile(entry.path, block_bytes=self.block_bytes)
-            yield entry, log
-            self.num_bytes_done += log.num_bytes_read
-
-    def report(self, log: LogFile, num_rows: int) -> None:
-        self.num_rows += num_rows
-        if self.on_progress is not None:
-            self.on_progress(
-                PreparationProgress(
-                    stage=self.stage,
-                    num_rows=self.num_rows,
-                    num_bytes_read=self.num_bytes_done + log.num_bytes_read,
-                    num_bytes_total=sum(entry.num_bytes for entry in self.inputs),
-                    seconds=time.monotonic() - self.started,
-                )
-            )
-
-
-def already_prepared(
-    *,
-    inputs: Sequence[str],
-    output: str,
-    vocabulary_from: Sequence[str] | None = None,
-    min_count: int = 2,
-    split: Mapping[str, float] | None = None,
-) -> DataManifest | None:
-    """The manifest of `output` if it is finished and made from these inputs with these settings, else None.
+def already_prepared(settings: PreparationSettings) -> DataManifest | None:
+    """The manifest of the output if it is finished and made from these inputs with these settings, else None.
 
     Raises:
         DataError: a setting is wrong, an input is missing, or the folder holds something else.
     """
-    settings = _settings(inputs, vocabulary_from, min_count, split)
-    entries = [InputFile.look(path) for path in settings.inputs]
-    return PreparedFolder(output).same_as(settings.provenance, entries)
+    return _finished(settings, _folder(settings))
 
 
 def prepare(
-    *,
-    inputs: Sequence[str],
-    output: str,
-    vocabulary_from: Sequence[str] | None = None,
-    min_count: int = 2,
-    split: Mapping[str, float] | None = None,
-    overwrite: bool = False,
-    on_progress: OnProgress | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    settings: PreparationSettings, *, overwrite: bool = False, on_progress: OnProgress | None = None
 ) -> DataManifest:
-    """Prepares Criteo click logs.
+    """Prepares; goes on where an interrupted preparation of the same settings stopped.
 
     Args:
-        inputs: The log files, plain or gzip, in time order.
-        output: The folder to write; new, empty, unfinished or, with `overwrite`, prepared otherwise.
-        vocabulary_from: The parts whose values get ids; not given: all parts but the last, or the only one.
-        min_count: Values seen less often in the vocabulary parts are rare (id 1).
-        split: Names and shares of the parts, cut in time order over all inputs; not given: each file is a part.
+        settings: What and how.
         overwrite: Whether data prepared with other inputs or settings are replaced.
-        on_progress: Called after every block.
-        block_bytes: Size of the blocks in which unpacked lines are read.
+        on_progress: Called now and then.
 
     Returns:
         The manifest; the one that is there already where inputs and settings are the same.
 
     Raises:
-        DataError: wrong settings, a bad input line, or an output folder that must not be touched.
-        ChorusError: the output cannot be written.
+        DataError: a wrong setting, too many bad lines, or an output folder that must not be touched.
+        ChorusError: the output cannot be written, or a process was killed.
     """
-    settings = _settings(inputs, vocabulary_from, min_count, split)
-    entries = [InputFile.look(path) for path in settings.inputs]
-    folder = PreparedFolder(output)
+    folder = _folder(settings)
     if not overwrite:
-        finished = folder.same_as(settings.provenance, entries)
+        finished = _finished(settings, folder)
         if finished is not None:
             return finished
-
-    def start(stage: Pass, chosen: Sequence[InputFile]) -> _Pass:
-        return _Pass(stage=stage, inputs=chosen, on_progress=on_progress, block_bytes=block_bytes)
-
+    stages = Stages(num_workers=_num_workers(settings), shares=settings.shard[1] > 1, on_progress=on_progress)
     try:
-        folder.claim(overwrite=overwrite)
-        entries = _count(start("count", entries))
-        ranges = settings.ranges([entry.num_rows for entry in entries])
-        wanted = [ranges[name] for name in settings.vocabulary]
-        dictionaries = _build_dictionaries(start("vocabulary", entries), wanted, settings.min_count)
-        folder.write_dictionaries(dictionaries)
-        parts = _write_parts(start("write", entries), ranges, dictionaries, folder)
-        manifest = DataManifest(
-            features=feature_specs([dictionary.rows for dictionary in dictionaries.values()]),
-            parts=parts,
-            dictionary_sha256=dictionary_sha256(dictionaries),
-            provenance={**settings.provenance, "inputs": [entry.as_dict() for entry in entries]},
-        )
-        folder.finish(manifest)
+        folder.claim(overwrite=overwrite, shard=settings.shard[0])
+        return _Preparation(settings, folder, stages).run()
     except OSError as error:
+        room = storage.room(settings.output) if storage.exists(settings.output) else ""
         raise ChorusError(
-            f"{output}: cannot be written ({error.strerror or error}); nothing finished is there:"
-            " make room or choose another folder, and run again"
+            f"{error.filename or settings.output}: cannot be written ({error.strerror or error}){room};"
+            " make room and run again: it goes on from what is done"
         ) from error
+    finally:
+        stages.close()
+        folder.release()
+
+
+def _finished(settings: PreparationSettings, folder: PreparedFolder) -> DataManifest | None:
+    manifest = folder.finished()
+    if manifest is not None and settings.shard[0] == 0:
+        folder.tidy()
     return manifest
 
 
-def _settings(
-    inputs: Sequence[str],
-    vocabulary_from: Sequence[str] | None,
-    min_count: int,
-    split: Mapping[str, float] | None,
-) -> PreparationSettings:
-    return PreparationSettings(
-        inputs=tuple(inputs),
-        vocabulary_from=None if vocabulary_from is None else tuple(vocabulary_from),
-        min_count=min_count,
-        split=split,
-    )
+def _num_workers(settings: PreparationSettings) -> int:
+    """Processes worth starting for this much input."""
+    total = sum(storage.num_bytes(path) for path in settings.inputs)
+    return min(settings.workers_in_memory, max(1, total // _BYTES_WORTH_A_PROCESS))
 
 
-def _count(reading: _Pass) -> list[InputFile]:
-    """The inputs with their rows and hashes; most bad lines are found here already, cheaply."""
-    counted = []
-    for entry, log in reading.files():
-        num_rows = 0
-        for block in log.blocks():
-            block.check()
-            num_rows += block.num_lines
-            reading.report(log, block.num_lines)
-        counted.append(entry.counted(num_rows=num_rows, sha256=log.sha256))
-    return counted
+def _folder(settings: PreparationSettings) -> PreparedFolder:
+    inputs = [InputFile.look(path) for path in settings.inputs]
+    for path in settings.inputs:  # before anything is written: a wrong file is told at once
+        settings.input_format.num_pieces(path)
+    return PreparedFolder(root=settings.output, settings=settings.provenance(), inputs=inputs)
 
 
-def _overlap(rows: range, start: int, stop: int) -> slice:
-    """Which of the rows start..stop lie in `rows`, as a slice counted from `start`."""
-    return slice(max(rows.start - start, 0), max(min(rows.stop, stop) - start, 0))
+class _Preparation:
+    """One preparation at work."""
+
+    def __init__(self, settings: PreparationSettings, folder: PreparedFolder, stages: Stages) -> None:
+        self._settings = settings
+        self._format = settings.input_format
+        self._layout = settings.input_format.layout
+        self._folder = folder
+        self._scratch = folder.scratch
+        self._stages = stages
+        index, count = settings.shard
+        self._mine = range(index, len(settings.inputs), count)
+        self._leads = index == 0
+        self._by_first_row = settings.vocabulary.rule.order == "first_row"
+        self._known_pieces: dict[int, int] = {}
+
+    def run(self) -> DataManifest:
+        """All stages, in order."""
+        making = VocabularyMaking(self._settings, scratch=self._scratch, stages=self._stages)
+        known = making.known()
+        self._parse(known)
+        records: list[PieceRecord] = self._stages.wait(self._all_records, "parse")
+        accounts = account_for(self._settings, self._folder, records)
+        bound = self._settings.split.bind([_piece_rows(record) for record in records])
+        vocabulary = known or making.from_counts(self._count(records, bound))
+        self._write(records, bound, vocabulary)
+        if not self._leads:  # which looks at no scratch file any more: they go as soon as the manifest is there
+            finished: DataManifest = self._stages.wait(self._folder.finished, "seal")
+            return finished
+        label_sums = self._stages.wait(lambda: self._label_sums(records, bound), "write")
+        return self._seal(bound, vocabulary, label_sums, making.sha256(), accounts)
+
+    def _parse(self, known: Vocabulary | None) -> None:
+        jobs, total = [], 0
+        counted = self._counted_parts()
+        for file in self._mine:
+            done = self._done_pieces(file)
+            number = self._num_pieces(file)
+            size = self._folder.inputs[file].num_bytes
+            template = ParseJob(
+                input_format=self._format,
+                path=self._settings.inputs[file],
+                file=file,
+                first_piece=0,
+                done=frozenset(done),
+                folder=self._scratch,
+                keep_rows=self._settings.keep_rows,
+                vocabulary=known if self._settings.keep_rows else None,
+                counted_parts=counted[file] if known is None else (),
+                by_first_row=self._by_first_row,
+                max_bad_fraction=self._settings.max_bad_fraction,
+            )
+            if number is None:
+                jobs.append(template)
+                total += size
+            else:
+                left = [piece for piece in range(number) if piece not in done]
+                jobs += [dataclasses.replace(template, first_piece=piece, done=frozenset()) for piece in left]
+                total += size * len(left) // max(number, 1)
+        for file, num_pieces in self._stages.run("parse", jobs, total=total, unit="bytes"):
+            if self._num_pieces(file) is None:
+                storage.write_json(self._end_path(file), {"num_pieces": num_pieces}, durable=False)
+
+    def _counted_parts(self) -> list[tuple[int, ...] | None]:
+        """For each file the parts whose values are counted while it is parsed: None all, () none."""
+        split, counted = self._settings.split, self._settings.counted
+        if split.kind == "file":
+            return [None if name in counted else () for name in split.names]
+        if set(counted) == set(split.names):
+            return [None] * len(self._settings.inputs)
+        chosen = tuple(split.names.index(name) for name in counted) if split.kind == "column" else ()
+        return [chosen] * len(self._settings.inputs)
+
+    def _end_path(self, file: int) -> str:
+        return storage.join(self._scratch, f"{PieceName(file=file, piece=0).file_prefix}end.json")
+
+    def _num_pieces(self, file: int) -> int | None:
+        """How many pieces a file has, as far as that is known."""
+        if file not in self._known_pieces:
+            number = self._format.num_pieces(self._settings.inputs[file])
+            path = self._end_path(file)
+            if number is None and storage.is_file(path):
+                number = int(storage.read_json(path)["num_pieces"])
+            if number is None:
+                return None
+            self._known_pieces[file] = number
+        return self._known_pieces[file]
+
+    def _done_pieces(self, file: int) -> set[int]:
+        prefix = PieceName(file=file, piece=0).file_prefix + "p"
+        found = set()
+        for name in storage.names(self._scratch):
+            number = name.removeprefix(prefix).removesuffix(".json")
+            if name.startswith(prefix) and number.isdigit():
+                piece = int(number)
+                if PieceRecord.read(self._scratch, PieceName(file=file, piece=piece)) is not None:
+                    found.add(piece)
+        return found
+
+    def _all_records(self) -> list[PieceRecord] | None:
+        """The records of all pieces of all files in order, once they are there."""
+        records = []
+        for file in range(len(self._settings.inputs)):
+            number = self._num_pieces(file)
+            if number is None:
+                return None
+            for piece in range(number):
+                record = PieceRecord.read(self._scratch, PieceName(file=file, piece=piece))
+                if record is None:
+                    return None
+                records.append(record)
+        return records
+
+    def _count(self, records: list[PieceRecord], bound: BoundSplit) -> list[PieceRecord]:
+        """Counts where it was not known while parsing which rows are counted; gives all records."""
+        split = self._settings.split
+        counted = {split.names.index(name) for name in self._settings.counted}
+        jobs = []
+        for record, cuts, first_row in zip(records, bound.cuts, bound.first_rows, strict=True):
+            chosen = tuple(cut for cut in cuts if cut.part in counted)
+            if record.runs is None and chosen and self._leads:
+                assert not self._by_first_row, "the reference counts every row"
+                jobs.append(
+                    CountJob(
+                        folder=self._scratch,
+                        record=record,
+                        layout=self._layout,
+                        cuts=chosen,
+                        split=split,
+                        first_row=first_row,
+                    )
+                )
+        total = sum(cut.num_rows for job in jobs for cut in job.cuts)
+        changed = {record.name: record for record in self._stages.run("count", jobs, total=total)}
+        return [changed.get(record.name, record) for record in records]
+
+    def _write(self, records: Sequence[PieceRecord], bound: BoundSplit, known: Vocabulary) -> None:
+        totals, starts = bag_totals(
+            records, bound, split=self._settings.split, layout=self._layout, folder=self._scratch
+        )
+        files = PartFiles(root=self._folder.root, layout=self._layout, names=self._settings.split.names)
+        outputs = files.make(bound.num_rows, totals, make=self._leads)
+        made = storage.join(self._scratch, "parts_made.json")
+        if self._leads:
+            storage.write_json(made, {})
+        self._stages.wait(lambda: storage.is_file(made) or None, "write")
+        least: dict[int, int] = {}
+        for record in records:
+            if record.dense_min is not None:
+                least[record.name.file] = min(record.dense_min, least.get(record.name.file, record.dense_min))
+        last_file = len(self._settings.inputs) - 1
+        pieces: dict[int, list[PieceToWrite]] = {}
+        for place, record in enumerate(records):
+            file = record.name.file
+            if file not in self._mine or storage.is_file(record.name.path(self._scratch, WRITTEN)):
+                continue
+            pieces.setdefault(file, []).append(
+                PieceToWrite(
+                    record=record,
+                    first_row=bound.first_rows[place],
+                    cuts=bound.cuts[place],
+                    bag_starts=starts[place],
+                    dense_offset=2 - least[file] if file in least else None,
+                    round_to_float32=self._settings.mlperf_float32 and file != last_file,
+                )
+            )
+        jobs = []
+        for file, of_file in pieces.items():
+            # Not as the settings say: the process that parsed a piece may have been told otherwise.
+            groups = [[piece] for piece in of_file if piece.record.keeps_rows]
+            again = [piece for piece in of_file if not piece.record.keeps_rows]
+            # A gzip file is read from its beginning: all of its pieces go together.
+            together = bool(again) and self._format.num_pieces(self._settings.inputs[file]) is None
+            for group in [*groups, *([again] if together else [[piece] for piece in again])]:
+                jobs.append(
+                    WriteJob(
+                        input_format=self._format,
+                        path=self._settings.inputs[file],
+                        pieces=tuple(group),
+                        split=self._settings.split,
+                        folder=self._scratch,
+                        vocabulary=None if group[0].record.has_ids else known,
+                        files=outputs,
+                        missing_is_value=self._by_first_row,
+                        rows_kept=group[0].record.keeps_rows,
+                    )
+                )
+        total = sum(piece.record.num_rows for job in jobs for piece in job.pieces)
+        for _ in self._stages.run("write", jobs, total=total):
+            pass
+
+    def _label_sums(self, records: Sequence[PieceRecord], bound: BoundSplit) -> list[int] | None:
+        sums = [0] * len(bound.num_rows)
+        for record in records:
+            path = record.name.path(self._scratch, WRITTEN)
+            if not storage.is_file(path):
+                return None
+            for part, total in storage.read_json(path).items():
+                sums[int(part)] += total
+        return sums
+
+    def _seal(
+        self,
+        bound: BoundSplit,
+        known: Vocabulary,
+        label_sums: Sequence[int],
+        sha256: str,
+        accounts: Sequence[InputAccount],
+    ) -> DataManifest:
+        for entry in self._folder.inputs:
+            if InputFile.look(entry.path) != entry:
+                raise DataError(f"{entry.path}: changed while it was read; run again when it is whole")
+        split = self._settings.split
+        settings = self._settings
+        features = features_of(self._layout, known, bag_sizes=settings.bag_sizes, stored=settings.materialise_bags)
+        bags = tuple(feature.name for feature in features if feature.bag_size) if settings.materialise_bags else ()
+        files = PartFiles(root=self._folder.root, layout=self._layout, names=split.names, stored_bags=bags)
+        expanding = files.expand_jobs(features)
+        for _ in self._stages.run("expand", expanding, total=len(bags) * sum(bound.num_rows)):
+            pass
+        jobs = [SealJob(path=path) for name in split.names for path in files.paths(name).values()]
+        total = sum(storage.num_bytes(job.path) for job in jobs)
+        sealed = {
+            path: (size, digest) for path, size, digest in self._stages.run("seal", jobs, total=total, unit="bytes")
+        }
+        parts = []
+        for name, num_rows, label_sum in zip(split.names, bound.num_rows, label_sums, strict=True):
+            of_part = {
+                role: PartFile(path=storage.base_name(path), num_bytes=sealed[path][0], sha256=sealed[path][1])
+                for role, path in files.paths(name).items()
+            }
+            total_labels = label_sum if self._layout.has_labels else None
+            parts.append(Part(name=name, num_rows=num_rows, label_sum=total_labels, files=of_part))
+        manifest = DataManifest(
+            features=features,
+            parts=tuple(parts),
+            dictionary_sha256=sha256,
+            provenance={
+                **self._settings.provenance(),
+                "inputs": [
+                    {**entry.as_dict(), **account.as_dict()}
+                    for entry, account in zip(self._folder.inputs, accounts, strict=True)
+                ],
+            },
+        )
+        self._folder.finish(manifest)
+        return manifest
 
 
-def _build_dictionaries(reading: _Pass, wanted: Sequence[range], min_count: int) -> dict[str, Dictionary]:
-    """Counts the values of the wanted rows; inputs that hold none of them are not read."""
-    stops = itertools.accumulate(entry.num_rows for entry in reading.inputs)
-    starts = {entry: stop - entry.num_rows for entry, stop in zip(reading.inputs, stops, strict=True)}
-    reading.inputs = [
-        entry
-        for entry, start in starts.items()
-        if any(rows.start < start + entry.num_rows and start < rows.stop for rows in wanted)
-    ]
-    counters = [ValueCounter() for _ in range(NUM_SPARSE)]
-    for entry, log in reading.files():
-        start = starts[entry]
-        for block in log.blocks():
-            stop = start + block.num_lines
-            picks = [pick for rows in wanted if (pick := _overlap(rows, start, stop)).start < pick.stop]
-            if picks:
-                parsed = block.parse()
-                for pick in picks:
-                    _count_values(counters, parsed, pick)
-            start = stop
-            reading.report(log, block.num_lines)
-    return {name: counter.dictionary(min_count=min_count) for name, counter in zip(SPARSE_NAMES, counters, strict=True)}
-
-
-def _count_values(counters: Sequence[ValueCounter], parsed: LogRows, pick: slice) -> None:
-    for column, counter in enumerate(counters):
-        values = parsed.values[pick, column]
-        counter.add(values[~parsed.value_missing[pick, column]])
-
-
-def _write_parts(
-    reading: _Pass,
-    ranges: Mapping[str, range],
-    dictionaries: Mapping[str, Dictionary],
-    folder: PreparedFolder,
-) -> tuple[Part, ...]:
-    """Writes every row into its part's three files."""
-    blocks = _prepared_blocks(reading, dictionaries)
-    rows = next(blocks)
-    parts = []
-    for name, wanted in ranges.items():
-        with PartWriter(folder.root, name, num_rows=len(wanted)) as writer:
-            while writer.num_rows_left:
-                rows = rows if len(rows) else next(blocks)
-                taken, rows = rows.cut(writer.num_rows_left)
-                writer.append(taken)
-        parts.append(writer.part())
-    return tuple(parts)
-
-
-def _prepared_blocks(reading: _Pass, dictionaries: Mapping[str, Dictionary]) -> Iterator[PreparedRows]:
-    """The rows of all inputs as they are written."""
-    for entry, log in reading.files():
-        num_rows = 0
-        for block in log.blocks():
-            parsed = block.parse()
-            num_rows += len(parsed)
-            if num_rows > entry.num_rows:
-                break
-            ids = np.empty(parsed.values.shape, np.int32)
-            for column, dictionary in enumerate(dictionaries.values()):
-                ids[:, column] = dictionary.ids_of(parsed.values[:, column], parsed.value_missing[:, column])
-            reading.report(log, len(parsed))
-            yield PreparedRows(dense=parsed.dense, ids=ids, labels=parsed.labels)
-        if num_rows != entry.num_rows:
-            raise DataError(f"{entry.path}: its lines changed while they were read; run again when it is whole")
+def _piece_rows(record: PieceRecord) -> PieceRows:
+    return PieceRows(file=record.name.file, num_rows=record.num_rows, rows_by_part=record.rows_by_part)

@@ -1,46 +1,42 @@
-"""A prepared folder while it is made: claimed, filled part by part, finished by its manifest.
+"""A prepared folder while it is made: claimed, filled, finished by its manifest.
 
-A folder being filled holds the mark `unfinished.json`. It tells an interrupted preparation, which is simply done again,
-from npy files that somebody else put there, which are never touched.
-
-Legend: N rows.
+A folder being filled holds the folder `unfinished` with the plan of its preparation and all scratch files. It tells an
+interrupted preparation, which goes on, from npy files that somebody else put there, which are never touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
+import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 from configs.errors import DataError
 from trainer import storage
-from trainer.data.criteo import DENSE_FILE, NUM_DENSE, NUM_SPARSE, SPARSE_FILE
-from trainer.data.dictionary import Dictionary
-from trainer.data.manifest import LABEL_FILE, MANIFEST_NAME, DataManifest, Part, PartFile
+from trainer.data.manifest import MANIFEST_NAME, DataManifest
+from trainer.data.pieces import WRITTEN, PieceName
 
 DICTIONARY_FOLDER = "dictionary"
-UNFINISHED_NAME = "unfinished.json"
+QUARANTINE_NAME = "quarantine.jsonl"
+UNFINISHED_FOLDER = "unfinished"
+PLAN_NAME = "plan.json"
 _OWN_NAME = re.compile(
-    rf"{re.escape(MANIFEST_NAME)}(\.tmp)?|{re.escape(UNFINISHED_NAME)}(\.tmp)?|{DICTIONARY_FOLDER}"
-    rf"|[A-Za-z0-9_]+_({DENSE_FILE}|{SPARSE_FILE}|{LABEL_FILE})\.npy"
+    rf"{re.escape(MANIFEST_NAME)}(\.tmp)?|{re.escape(QUARANTINE_NAME)}|{DICTIONARY_FOLDER}|{UNFINISHED_FOLDER}"
+    r"|checked\.json(\.tmp)?|[A-Za-z0-9_]+\.npy(\.tmp)?"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A log file as it was when it was prepared."""
+    """An input file as it was when it was prepared."""
 
     path: str
     num_bytes: int
     modified_ns: int
-    num_rows: int = 0
-    sha256: str = ""
 
     @staticmethod
     def look(path: str) -> InputFile:
@@ -50,122 +46,53 @@ class InputFile:
             DataError: there is no such file.
         """
         if not storage.is_file(path):
-            raise DataError(f"{path}: {'is a folder, not a log file' if storage.exists(path) else 'no such file'}")
-        modified_ns = os.stat(storage.local_path(path)).st_mtime_ns
-        return InputFile(path=path, num_bytes=storage.num_bytes(path), modified_ns=modified_ns)
-
-    def counted(self, *, num_rows: int, sha256: str) -> InputFile:
-        """The same file after it was read once."""
-        return dataclasses.replace(self, num_rows=num_rows, sha256=sha256)
+            raise DataError(f"{path}: {'is a folder, not a file' if storage.exists(path) else 'no such file'}")
+        return InputFile(path=path, num_bytes=storage.num_bytes(path), modified_ns=storage.modified_ns(path))
 
     def as_dict(self) -> dict[str, Any]:
         """As a manifest keeps it."""
         return dataclasses.asdict(self)
 
     def is_same_as(self, kept: Mapping[str, Any]) -> bool:
-        """Whether a manifest's entry is of the same bytes; they are hashed only where path or time differ."""
-        if self.num_bytes != kept["num_bytes"]:
-            return False
-        if (self.path, self.modified_ns) == (kept["path"], kept["modified_ns"]):
-            return True
-        return bool(storage.sha256(self.path) == kept["sha256"])
+        """Whether a manifest's entry is of this file: by name, size and time of change."""
+        name = os.path.basename(self.path)
+        return (name, self.num_bytes, self.modified_ns) == (
+            os.path.basename(kept["path"]),
+            kept["num_bytes"],
+            kept["modified_ns"],
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedRows:
-    """Rows as they are written."""
-
-    dense: np.ndarray  # float32 [N, 13]
-    ids: np.ndarray  # int32 [N, 26]
-    labels: np.ndarray  # int32 [N]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def cut(self, num_rows: int) -> tuple[PreparedRows, PreparedRows]:
-        """The first rows, `num_rows` at most, and the rest."""
-        return self._pick(slice(num_rows)), self._pick(slice(num_rows, None))
-
-    def _pick(self, rows: slice) -> PreparedRows:
-        return PreparedRows(dense=self.dense[rows], ids=self.ids[rows], labels=self.labels[rows])
+def difference(key: str, kept: Any, wanted: Any) -> tuple[str, Any, Any]:
+    """The innermost key in which two settings differ, with both of its values."""
+    if isinstance(kept, Mapping) and isinstance(wanted, Mapping):
+        for inner in sorted(kept.keys() | wanted.keys()):
+            if kept.get(inner) != wanted.get(inner):
+                return difference(f"{key}.{inner}", kept.get(inner), wanted.get(inner))
+    return key, kept, wanted
 
 
-class _NpyWriter:
-    """One npy file of known length, appended to and hashed on the way."""
-
-    def __init__(self, root: str, name: str, *, shape: tuple[int, int], dtype: type[np.generic]) -> None:
-        self._name = name
-        self._dtype = dtype
-        self._digest = hashlib.sha256()
-        self._num_bytes = 0
-        self._file = storage.open_file(storage.join(root, name), "wb")
-        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-        header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self, header)
-
-    def append(self, rows: np.ndarray) -> None:
-        self.write(np.ascontiguousarray(rows, self._dtype).tobytes())
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-        self._num_bytes += len(data)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def part_file(self) -> PartFile:
-        return PartFile(path=self._name, num_bytes=self._num_bytes, sha256=self._digest.hexdigest())
-
-
-class PartWriter:
-    """Writes one part's npy triple; a context manager that closes the files."""
-
-    def __init__(self, root: str, name: str, *, num_rows: int) -> None:
-        self.num_rows_left = num_rows
-        self._name = name
-        self._num_rows = num_rows
-        self._label_sum = 0
-
-        def writer(role: str, width: int, dtype: type[np.generic]) -> _NpyWriter:
-            return _NpyWriter(root, f"{name}_{role}.npy", shape=(num_rows, width), dtype=dtype)
-
-        self._writers = {
-            DENSE_FILE: writer(DENSE_FILE, NUM_DENSE, np.float32),
-            SPARSE_FILE: writer(SPARSE_FILE, NUM_SPARSE, np.int32),
-            LABEL_FILE: writer(LABEL_FILE, 1, np.int32),
-        }
-
-    def append(self, rows: PreparedRows) -> None:
-        """Writes the next rows; never more than `num_rows_left`."""
-        assert len(rows) <= self.num_rows_left, "more rows than the header says"
-        self._writers[DENSE_FILE].append(rows.dense)
-        self._writers[SPARSE_FILE].append(rows.ids)
-        self._writers[LABEL_FILE].append(rows.labels)
-        self._label_sum += int(rows.labels.sum())
-        self.num_rows_left -= len(rows)
-
-    def part(self) -> Part:
-        """The written part, once it is whole and closed."""
-        assert not self.num_rows_left, "fewer rows than the header says"
-        files = {role: writer.part_file() for role, writer in self._writers.items()}
-        return Part(name=self._name, num_rows=self._num_rows, label_sum=self._label_sum, files=files)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class PreparedFolder:
-    """The folder that a preparation writes."""
+    """The folder that a preparation writes.
+
+    Args:
+        root: The folder.
+        settings: All that decides what comes out, as the manifest keeps it.
+        inputs: The files, in order.
+    """
 
     root: str
+    settings: Mapping[str, Any]
+    inputs: Sequence[InputFile]
+    _lock: IO[Any] | None = field(default=None, init=False)
 
-    def same_as(self, provenance: Mapping[str, Any], inputs: Sequence[InputFile]) -> DataManifest | None:
+    @property
+    def scratch(self) -> str:
+        """Where scratch files lie."""
+        return storage.join(self.root, UNFINISHED_FOLDER)
+
+    def finished(self) -> DataManifest | None:
         """The manifest, if the folder is finished and was made from these inputs so; None if it is not finished.
 
         Raises:
@@ -175,34 +102,37 @@ class PreparedFolder:
             return None
         manifest = DataManifest.read(self.root)
         remedy = "give --overwrite to replace them, or another output folder"
-        for key, value in provenance.items():
-            kept = manifest.provenance.get(key)
-            if kept != value:
-                raise DataError(f"{self.root}: holds data prepared with {key} {kept!r}, not {value!r}; {remedy}")
+        self._refuse_other_settings(manifest.provenance, "holds data prepared with", remedy)
         kept_inputs = manifest.provenance.get("inputs", [])
-        same = len(kept_inputs) == len(inputs) and all(
-            entry.is_same_as(kept) for entry, kept in zip(inputs, kept_inputs, strict=True)
+        same = len(kept_inputs) == len(self.inputs) and all(
+            entry.is_same_as(kept) for entry, kept in zip(self.inputs, kept_inputs, strict=True)
         )
         if not same:
-            raise DataError(f"{self.root}: holds data prepared from other input files or other bytes; {remedy}")
+            raise DataError(f"{self.root}: holds data prepared from other input files; {remedy}")
         self._refuse_incomplete(manifest)
         return manifest
 
-    def _refuse_incomplete(self, manifest: DataManifest) -> None:
-        sizes = {file.path: file.num_bytes for part in manifest.parts for file in part.files.values()}
-        sizes |= {f"{DICTIONARY_FOLDER}/{feature.name}.parquet": -1 for feature in manifest.id_features}
-        for name, num_bytes in sizes.items():
-            path = storage.join(self.root, name)
-            if not storage.is_file(path) or num_bytes not in (-1, storage.num_bytes(path)):
-                raise DataError(
-                    f"{path}: is gone or of another size than prepared; give --overwrite to prepare it again"
-                )
+    def _refuse_other_settings(self, kept: Mapping[str, Any], what: str, remedy: str) -> None:
+        for key, value in self.settings.items():
+            if kept.get(key) != value:
+                named, before, now = difference(key, kept.get(key), value)
+                raise DataError(f"{self.root}: {what} {named} {before!r}, not {now!r}; {remedy}")
 
-    def claim(self, *, overwrite: bool) -> None:
-        """Makes the folder ours and empty, and marks it unfinished.
+    def _refuse_incomplete(self, manifest: DataManifest) -> None:
+        for part in manifest.parts:
+            for file in part.files.values():
+                path = storage.join(self.root, file.path)
+                if not storage.is_file(path) or file.num_bytes != storage.num_bytes(path):
+                    raise DataError(
+                        f"{path}: is gone or of another size than prepared; give --overwrite to prepare it again"
+                    )
+
+    def claim(self, *, overwrite: bool, shard: int) -> None:
+        """Makes the folder ours: new, or where an interrupted preparation of the same plan left it.
 
         Raises:
-            DataError: it is a file, or holds files that no preparation of ours left there.
+            DataError: it is a file, holds files that no preparation of ours left there, is unfinished with other
+                settings, or another process prepares there right now.
         """
         if storage.is_file(self.root):
             raise DataError(f"{self.root}: is a file; choose a folder for the output")
@@ -210,32 +140,83 @@ class PreparedFolder:
         foreign = [name for name in names if not _OWN_NAME.fullmatch(name)]
         if foreign:
             raise DataError(f"{self.root}: holds {foreign[0]!r}, which is not prepared data; choose an empty folder")
-        finished = MANIFEST_NAME in names
-        if names and not finished and UNFINISHED_NAME not in names:
+        if names and MANIFEST_NAME not in names and UNFINISHED_FOLDER not in names:
             raise DataError(
                 f"{self.root}: holds {names[0]!r} with neither a manifest nor the mark of an interrupted preparation;"
                 " choose an empty folder"
             )
-        assert overwrite or not finished, "a finished folder is compared first"
-        storage.make_folder(self.root)
-        note = {"note": "a preparation writes here or was interrupted; run it again, it begins anew"}
-        storage.write_json(storage.join(self.root, UNFINISHED_NAME), note)
+        storage.make_folder(self.scratch)
+        self._take_lock(shard)
+        if shard and overwrite:
+            raise DataError(f"{self.root}: --overwrite is not for one of several processes; delete the folder first")
+        if MANIFEST_NAME in names or (overwrite and names):
+            self._empty()
+        plan_path = storage.join(self.scratch, PLAN_NAME)
+        with storage.open_file(storage.join(self.scratch, "lock_plan"), "w") as alone:
+            fcntl.flock(alone.fileno(), fcntl.LOCK_EX)  # the processes of one preparation may start together
+            if storage.is_file(plan_path):
+                self._continue(storage.read_json(plan_path))
+            storage.write_json(plan_path, {**self.settings, "inputs": [entry.as_dict() for entry in self.inputs]})
+
+    def _take_lock(self, shard: int) -> None:
+        self._lock = storage.open_file(storage.join(self.scratch, f"lock_{shard}"), "w")
+        try:
+            fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"{self.root}: another process prepares there right now; wait for it or end it") from error
+
+    def _empty(self) -> None:
         # The manifest goes first: from here on the folder is unfinished.
         for name in sorted(storage.names(self.root), key=lambda name: name != MANIFEST_NAME):
             path = storage.join(self.root, name)
             if name == DICTIONARY_FOLDER:
                 storage.remove_tree(path)
-            elif name != UNFINISHED_NAME:
+            elif name != UNFINISHED_FOLDER:
                 storage.remove_file(path)
+        self._remove_scratch(lambda name: not name.startswith("lock_"))
 
-    def write_dictionaries(self, dictionaries: Mapping[str, Dictionary]) -> None:
-        """Writes one Parquet file for each feature."""
-        folder = storage.join(self.root, DICTIONARY_FOLDER)
-        storage.make_folder(folder)
-        for name, dictionary in dictionaries.items():
-            dictionary.write(storage.join(folder, f"{name}.parquet"))
+    def _continue(self, plan: Mapping[str, Any]) -> None:
+        """Keeps what was done if the plan is the same; what came from files that changed since is done again."""
+        self._refuse_other_settings(
+            plan,
+            "holds an interrupted preparation with",
+            "give the same settings to go on, --overwrite to begin anew, or another output folder",
+        )
+        kept = plan["inputs"]
+        if [os.path.basename(entry["path"]) for entry in kept] != [os.path.basename(e.path) for e in self.inputs]:
+            raise DataError(
+                f"{self.root}: holds an interrupted preparation of other input files; give --overwrite to begin anew,"
+                " or another output folder"
+            )
+        changed = [place for place, entry in enumerate(self.inputs) if not entry.is_same_as(kept[place])]
+        if changed and any(name.endswith(WRITTEN) for name in storage.names(self.scratch)):
+            # Rows that are in the parts are no longer in scratch.
+            self._remove_scratch(lambda name: not name.startswith("lock_"))
+        elif changed:
+            gone = tuple(PieceName(file=place, piece=0).file_prefix for place in changed)
+            self._remove_scratch(lambda name: name.startswith(gone) or not name.startswith(("f", "lock_")))
+
+    def _remove_scratch(self, wanted: Any) -> None:
+        for name in storage.names(self.scratch):
+            if wanted(name):
+                storage.remove_file(storage.join(self.scratch, name))
 
     def finish(self, manifest: DataManifest) -> None:
-        """Writes the manifest, last of all."""
+        """Writes the manifest, and takes the scratch files away."""
         manifest.write(self.root)
-        storage.remove_file(storage.join(self.root, UNFINISHED_NAME))
+        self.release()
+        storage.remove_tree(self.scratch)
+
+    def tidy(self) -> None:
+        """Takes away the scratch files that a kill behind the manifest left."""
+        if storage.exists(self.scratch):
+            with contextlib.suppress(DataError):  # another process is about to
+                self._take_lock(0)
+                self.release()
+                storage.remove_tree(self.scratch)
+
+    def release(self) -> None:
+        """Lets others prepare here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,7 +1,11 @@
-"""Row sources: prepared folders and the synthetic stream, read by row number."""
+"""Row sources: what rows are read from, by row number, and prepared folders as one.
+
+Legend: n rows asked for, T ids of all their bags.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,16 +13,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import ConfigError, DataError
-from configs.schema import Data, Synthetic
-from trainer import storage
+from configs.errors import DataError
+from trainer.data.array_files import ArrayFile, ArrayShape, open_part_file
+from trainer.data.bags import Bags, cut_bags, joined
 from trainer.data.batch import Rows
-from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
-from trainer.data.manifest import DataManifest, FeatureSpec
-from trainer.data.teacher import Teacher
+from trainer.data.feature_layout import FeatureLayout, JaggedBag, offsets_role, values_role
+from trainer.data.manifest import DENSE_FILE, LABEL_FILE, WEIGHT_FILE, DataManifest, Part
 
-# The prepared format's; other types would be cast on reading, and an id cut to 32 bits is another id.
-_DTYPES: Mapping[str, type[np.generic]] = {"dense": np.float32, "sparse": np.int32, "labels": np.int32}
+_LABELS = ArrayShape(dtype=np.int32, num_columns=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class SourcePart:
     name: str
     num_rows: int
     files: Mapping[str, str]  # role (dense, sparse, labels) -> where it lies, for messages
+    has_labels: bool = True
 
 
 class RowSource(Protocol):
@@ -57,13 +60,30 @@ class RowSource(Protocol):
         """Rows of all parts."""
         ...
 
-    def read(self, rows: NDArray[np.int64]) -> Rows:
-        """The rows of these numbers, in this order."""
+    def read(self, rows: range | NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in this order; a range goes up by one."""
         ...
+
+    def fetch(self, rows: range) -> None:
+        """Brings rows that will be read soon from the disk into memory; another thread may call this."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where asked-for rows lie."""
+
+    pieces: list[tuple[int, slice | NDArray[np.int64]]]  # part, and rows in it
+    order: NDArray[np.int64] | None  # row i asked for is row order[i] of the pieces; None: as they come
+    part: NDArray[np.int32]  # [n]
+    row: NDArray[np.int64]  # [n]
 
 
 class PreparedSource:
     """Parts of a prepared folder, mapped into memory.
+
+    What the files hold is not looked at here: `trainer.data.scan` checks ids against their tables, once for as long as
+    the files stay as they are.
 
     Args:
         root: The folder.
@@ -75,218 +95,184 @@ class PreparedSource:
 
     def __init__(self, *, root: str, parts: Sequence[str]) -> None:
         manifest = DataManifest.read(root)
-        id_features, dense_features = manifest.id_features, manifest.dense_features
+        self.root = root
+        self.layout = FeatureLayout.of(manifest, root=root)
         self.features = SourceFeatures(
-            dense_names=tuple(feature.name for feature in dense_features),
-            table_rows={feature.name: feature.rows or 0 for feature in id_features},
+            dense_names=tuple(feature.name for feature in manifest.dense_features),
+            table_rows={feature.name: feature.rows or 0 for feature in manifest.id_features},
             dictionary=manifest.dictionary_sha256,
         )
-        for feature in manifest.features:
-            _refuse_not_yet(feature, root=root)
-        self._id_columns = [feature.column for feature in id_features]
-        self._dense_columns = [feature.column for feature in dense_features]
         chosen = [manifest.part(name) for name in parts]
+        self.arrays = tuple(_open_part(part, root=root, layout=self.layout) for part in chosen)
         self.parts = tuple(
             SourcePart(
                 name=part.name,
                 num_rows=part.num_rows,
-                files={role: storage.join(root, part.files[role].path) for role in _DTYPES},
+                files={role: array.path for role, array in arrays.items()},
+                has_labels=LABEL_FILE in arrays,
             )
-            for part in chosen
+            for part, arrays in zip(chosen, self.arrays, strict=True)
         )
-        columns = {"dense": self._dense_columns, "sparse": self._id_columns, "labels": [0]}
-        widths = {role: max(of_role, default=-1) + 1 for role, of_role in columns.items()}
-        self._arrays = [
-            {
-                role: _mapped(path, num_rows=part.num_rows, num_columns=widths[role], dtype=_DTYPES[role])
-                for role, path in part.files.items()
-            }
-            for part in self.parts
-        ]
-        self._ends = np.cumsum([part.num_rows for part in chosen])
+        self._ends = np.cumsum([part.num_rows for part in chosen], dtype=np.int64)
+        self._starts = self._ends - np.array([part.num_rows for part in chosen], dtype=np.int64)
+        self._sizes = [size for segment in self.layout.segments for size in getattr(segment, "sizes", (0,))]
 
     @property
     def num_rows(self) -> int:
         """Rows of all parts."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def read(self, rows: NDArray[np.int64]) -> Rows:
-        """The rows of these numbers, in this order.
-
-        Raises:
-            DataError: an id is outside its table, which the lookup kernels would read as row 0.
-        """
-        part = np.searchsorted(self._ends, rows, side="right").astype(np.int32)
-        starts = self._ends - [p.num_rows for p in self.parts]
-        row = rows - starts[part]
-        dense = np.empty((len(rows), len(self._dense_columns)), dtype=np.float32)
-        ids = np.empty((len(rows), len(self._id_columns)), dtype=np.int32)
-        labels = np.empty(len(rows), dtype=np.float32)
-        for index in np.unique(part):
-            where = part == index
-            arrays, at = self._arrays[index], row[where]
-            dense[where] = arrays["dense"][at][:, self._dense_columns]
-            ids[where] = arrays["sparse"][at][:, self._id_columns]
-            labels[where] = arrays["labels"][at][:, 0]
-        found = Rows(dense=dense, ids=ids, labels=labels, part=part, row=row)
-        check_rows(found, source=self)
-        return found
-
-
-def _refuse_not_yet(feature: FeatureSpec, *, root: str) -> None:
-    file_of_kind = {"dense": "dense", "id": "sparse"}.get(feature.kind)
-    if file_of_kind is None:
-        raise DataError(f"{root}: feature {feature.name} is of kind {feature.kind!r}, which is not implemented yet")
-    if feature.file != file_of_kind:
-        raise DataError(
-            f"{root}: feature {feature.name} lies in file {feature.file!r}; {feature.kind} features are read from"
-            f" {file_of_kind!r} alone so far"
-        )
-
-
-def _mapped(path: str, *, num_rows: int, num_columns: int, dtype: type[np.generic]) -> NDArray:
-    if not storage.is_file(path):
-        raise DataError(f"{path}: the manifest names this file, but it is not there; prepare the folder again")
-    try:
-        array = np.load(storage.local_path(path), mmap_mode="r" if num_rows else None)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of several arrays")
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a whole npy file ({error}); prepare the folder again") from error
-    if array.dtype != dtype or array.ndim != 2 or array.shape[1] < num_columns:
-        raise DataError(
-            f"{path}: holds {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} of {num_columns} columns;"
-            " prepare the folder again"
-        )
-    if len(array) != num_rows:
-        raise DataError(f"{path}: {len(array)} rows, but the manifest says {num_rows}; prepare the folder again")
-    return array
-
-
-class SyntheticSource:
-    """A run of rows of the planted teacher, made on the fly.
-
-    Args:
-        teacher: Makes row i from (seed, i) alone.
-        name: The part's name.
-        first_row: Where the run begins in the teacher's endless stream.
-        num_rows: Its length.
-    """
-
-    def __init__(self, *, teacher: Teacher, name: str, first_row: int, num_rows: int) -> None:
-        self.teacher = teacher
-        self.features = SourceFeatures(
-            dense_names=DENSE_NAMES,
-            table_rows=dict(zip(SPARSE_NAMES, teacher.table_rows, strict=True)),
-            dictionary=f"synthetic seed {teacher.seed}, tables up to {teacher.max_table_rows} rows",
-        )
-        self.parts = (SourcePart(name=name, num_rows=num_rows, files=dict.fromkeys(_DTYPES, "the synthetic stream")),)
-        self._first_row = first_row
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the run."""
-        return self.parts[0].num_rows
-
-    def teacher_rows(self) -> NDArray[np.int64]:
-        """The run's rows, as numbered by the teacher."""
-        return np.arange(self._first_row, self._first_row + self.num_rows, dtype=np.int64)
-
-    def read(self, rows: NDArray[np.int64]) -> Rows:
-        """The rows of these numbers, in this order."""
-        made = self.teacher.rows(rows + self._first_row)
+    def read(self, rows: range | NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in this order; a range goes up by one."""
+        places = self._locate_run(rows) if isinstance(rows, range) else self._locate(rows)
+        blocks = {role: self._block(role, places) for role in self.layout.matrix_roles}
+        values, lengths = self._bags(blocks, places)
+        dense = np.empty((len(places.row), 0), dtype=np.float32)
+        if self.layout.dense_columns:
+            dense = _columns(blocks[DENSE_FILE], self.layout.dense_columns)
+        weight = self.layout.weight_column
         return Rows(
-            dense=made.dense,
-            ids=made.ids,
-            labels=made.label.astype(np.float32),
-            part=np.zeros(len(rows), dtype=np.int32),
-            row=rows,
+            dense=dense,
+            values=values,
+            lengths=lengths,
+            labels=self._labels(places),
+            part=places.part,
+            row=places.row,
+            weights=None if weight is None else blocks[WEIGHT_FILE][:, weight].copy(),
         )
 
+    def fetch(self, rows: range) -> None:
+        """Reads rows into the system's cache."""
+        for part, which in self._locate_run(rows, with_rows=False).pieces:
+            assert isinstance(which, slice)
+            arrays = self.arrays[part]
+            for role in (*self.layout.matrix_roles, LABEL_FILE):
+                if role in arrays:
+                    arrays[role].fetch(which.start, which.stop)
+            for bag in self.layout.jagged:
+                offsets = arrays[offsets_role(bag.name)]
+                offsets.fetch(which.start, which.stop + 1)
+                arrays[values_role(bag.name)].fetch(*(int(offsets.array[at]) for at in (which.start, which.stop)))
 
-def check_rows(rows: Rows, *, source: RowSource) -> None:
-    """Refuses ids outside their tables and values that are not finite, by feature, value, row and file.
+    def _locate_run(self, rows: range, *, with_rows: bool = True) -> _Places:
+        pieces: list[tuple[int, slice | NDArray[np.int64]]] = []
+        for part, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist(), strict=True)):
+            begin, stop = max(rows.start, start), min(rows.stop, end)
+            if begin < stop:
+                pieces.append((part, slice(begin - start, stop - start)))
+        if not pieces:
+            pieces = [(0, slice(0, 0))]
+        runs = [(part, which) for part, which in pieces if isinstance(which, slice)] if with_rows else []
+        part_of = [np.full(which.stop - which.start, part, dtype=np.int32) for part, which in runs]
+        row_of = [np.arange(which.start, which.stop, dtype=np.int64) for _, which in runs]
+        return _Places(pieces, None, _joined(part_of, np.int32), _joined(row_of, np.int64))
 
-    Raises:
-        DataError: names the first bad value.
-    """
-    limits = np.fromiter(source.features.table_rows.values(), dtype=np.int64)
-    bad = (rows.ids < 0) | (rows.ids >= limits)
-    if bad.any():
-        at, column = np.argwhere(bad)[0]
-        feature = list(source.features.table_rows)[column]
-        where = source.parts[rows.part[at]]
-        raise DataError(
-            f"{where.files['sparse']}: feature {feature}, row {rows.row[at]}: id {rows.ids[at, column]} is outside its"
-            f" table of {limits[column]} rows (ids run from 0 to {limits[column] - 1}); prepare the folder again"
-        )
-    if not np.isfinite(rows.dense).all():
-        at, column = np.argwhere(~np.isfinite(rows.dense))[0]
-        where = source.parts[rows.part[at]]
-        raise DataError(
-            f"{where.files['dense']}: row {rows.row[at]}: dense feature {source.features.dense_names[column]} is"
-            f" {rows.dense[at, column]}; prepare the folder again"
-        )
-    if not np.isin(rows.labels, (0.0, 1.0)).all():
-        at = int(np.argwhere(~np.isin(rows.labels, (0.0, 1.0)))[0][0])
-        where = source.parts[rows.part[at]]
-        raise DataError(
-            f"{where.files['labels']}: row {rows.row[at]}: label {rows.labels[at]:g} is not 0 or 1;"
-            " prepare the folder again"
-        )
+    def _locate(self, rows: NDArray[np.int64]) -> _Places:
+        if len(self.parts) == 1 or not len(rows):
+            return _Places([(0, rows)], None, np.zeros(len(rows), dtype=np.int32), rows)
+        part = np.searchsorted(self._ends, rows, side="right").astype(np.int32)
+        row: NDArray[np.int64] = rows - self._starts[part]
+        by_part = np.argsort(part.astype(np.uint16), kind="stable")
+        order = np.empty(len(rows), dtype=np.int64)
+        order[by_part] = np.arange(len(rows), dtype=np.int64)
+        sorted_rows = row[by_part]
+        ends = np.cumsum(np.bincount(part, minlength=len(self.parts))).tolist()
+        pieces: list[tuple[int, slice | NDArray[np.int64]]] = [
+            (index, sorted_rows[start:end])
+            for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
+            if start < end
+        ]
+        return _Places(pieces, order, part, row)
+
+    def _block(self, role: str, places: _Places) -> NDArray:
+        """The rows [n, ...] of one file; a view of the file where they lie together."""
+        pieces = []
+        for part, which in places.pieces:
+            array = self.arrays[part][role].array
+            pieces.append(array[which] if isinstance(which, slice) else np.take(array, which, axis=0))
+        block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return block if places.order is None else np.take(block, places.order, axis=0)
+
+    def _labels(self, places: _Places) -> NDArray[np.float32]:
+        if all(self.parts[part].has_labels for part, _ in places.pieces):
+            return self._block(LABEL_FILE, places)[:, 0].astype(np.float32)
+        labels = np.empty(len(places.part), dtype=np.float32)
+        for index in np.unique(places.part).tolist():
+            there = places.part == index
+            labels[there] = np.nan
+            if self.parts[index].has_labels:
+                labels[there] = self.arrays[index][LABEL_FILE].array[places.row[there], 0]
+        return labels
+
+    def _bags(self, blocks: Mapping[str, NDArray], places: _Places) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Values [T] and lengths [F, n], or [F] where no feature is jagged."""
+        count = len(places.row)
+        jagged = {bag.name: self._jagged(bag, places) for bag in self.layout.jagged}
+        total = sum(self._sizes) * count + sum(len(bags.values) for bags in jagged.values())
+        values = np.empty(total, dtype=np.int32)
+        lengths = np.array(self._sizes, dtype=np.int32)
+        if jagged:
+            lengths = np.repeat(lengths[:, None], count, axis=1)
+        start = feature = 0
+        for segment in self.layout.segments:
+            if isinstance(segment, JaggedBag):
+                bags = jagged[segment.name]
+                stop = start + len(bags.values)
+                values[start:stop] = bags.values
+                lengths[feature] = bags.lengths
+                feature += 1
+            else:
+                stop = start + sum(segment.sizes) * count
+                segment.put(blocks[segment.role], values[start:stop])
+                feature += len(segment.sizes)
+            start = stop
+        return values, lengths
+
+    def _jagged(self, bag: JaggedBag, places: _Places) -> Bags:
+        pieces = []
+        for part, which in places.pieces:
+            arrays = self.arrays[part]
+            values, offsets = arrays[values_role(bag.name)].array, arrays[offsets_role(bag.name)].array
+            pieces.append(cut_bags(values, offsets, which))
+        return joined(pieces, order=places.order)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSources:
-    """What a training run reads."""
-
-    train: RowSource
-    valid: RowSource | None
-
-
-def open_sources(data: Data) -> TrainingSources:
-    """The sources that `[data]` names.
-
-    Raises:
-        ConfigError: the parts are named without a folder, or a folder without parts.
-        DataError: something is missing or damaged, or there is no row to train on.
-    """
-    if data.root and not data.train:
-        raise ConfigError("data.train: empty; name at least one part of data.root to train on")
-    if not data.root and (data.train or data.valid):
-        raise ConfigError("data.root: empty, but data.train or data.valid name parts; give the prepared folder")
-    if data.root:
-        train: RowSource = PreparedSource(root=data.root, parts=data.train)
-        valid: RowSource | None = PreparedSource(root=data.root, parts=data.valid) if data.valid else None
-    else:
-        train, valid = _stream(data.synthetic, held_out=False), _stream(data.synthetic, held_out=True)
-    for what, source in (("train", train), ("valid", valid)):
-        if source is not None and source.num_rows == 0:
-            raise DataError(f"data.{what}: its parts hold no rows; name parts that do")
-    return TrainingSources(train=train, valid=valid)
+def _open_part(part: Part, *, root: str, layout: FeatureLayout) -> dict[str, ArrayFile]:
+    shapes = dict(layout.shapes)
+    if LABEL_FILE in part.files:
+        shapes[LABEL_FILE] = _LABELS
+    arrays = {}
+    for role, shape in shapes.items():
+        if role not in part.files:
+            raise DataError(f"{root}: part {part.name} has no file {role!r} in the manifest; prepare the folder again")
+        file = part.files[role]
+        num_rows: int | None = part.num_rows
+        if shape.num_columns is None:
+            num_rows = part.num_rows + 1 if shape.dtype == np.int64 else None  # offsets; values
+        asked = dataclasses.replace(shape, num_rows=num_rows)
+        arrays[role] = open_part_file(root, file, shape=asked)
+    for bag in layout.jagged:
+        offsets, values = arrays[offsets_role(bag.name)], arrays[values_role(bag.name)]
+        first, last = int(offsets.array[0]), int(offsets.array[-1])
+        if first != 0 or last != len(values.array):
+            raise DataError(
+                f"{offsets.path}: runs from {first} to {last}, but {values.path} holds {len(values.array)} ids;"
+                " prepare the folder again"
+            )
+    return arrays
 
 
-def open_scoring_source(data: Data, *, parts: Sequence[str]) -> RowSource:
-    """The rows to score: the named parts of data.root, or all; without a root, the stream's held-out rows.
-
-    Raises:
-        DataError: something is missing or damaged, or there is no row.
-    """
-    if not data.root:
-        if parts:
-            raise ConfigError(f"score.parts: the synthetic stream has no part {parts[0]!r}; give data.root or no parts")
-        return _stream(data.synthetic, held_out=True)
-    chosen = parts or [part.name for part in DataManifest.read(data.root).parts]
-    source = PreparedSource(root=data.root, parts=chosen)
-    if source.num_rows == 0:
-        raise DataError(f"{data.root}: its parts {', '.join(chosen)} hold no rows; name parts in score.parts that do")
-    return source
+def _columns(block: NDArray, columns: tuple[int, ...]) -> NDArray:
+    """The columns as an array of their own."""
+    first = columns[0]
+    if columns != tuple(range(first, first + len(columns))):
+        return np.take(block, columns, axis=1)
+    chosen = block[:, first : first + len(columns)]
+    # A file's own memory is read-only, and gone from the cache when it is read again later.
+    return chosen if chosen.flags.owndata and chosen.flags.c_contiguous else np.array(chosen, order="C")
 
 
-def _stream(stream: Synthetic, *, held_out: bool) -> SyntheticSource:
-    return SyntheticSource(
-        teacher=Teacher(seed=stream.seed, max_table_rows=stream.max_table_rows),
-        name="held_out" if held_out else "stream",
-        first_row=stream.train_rows if held_out else 0,
-        num_rows=stream.valid_rows if held_out else stream.train_rows,
-    )
+def _joined(pieces: list[NDArray], dtype: type[np.generic]) -> NDArray:
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype=dtype)

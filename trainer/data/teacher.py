@@ -18,19 +18,12 @@ import numpy as np
 from configs.errors import ConfigError
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, signed_log1p
 from trainer.data.manifest import FIRST_VALUE_ID, MISSING_ID
+from trainer.data.teacher_tables import LARGE_TABLE, MOST_VALUES, TeacherTables, exponent, kaggle_tables
 from trainer.metrics.exact import BinaryMetrics, metrics_of_logits
 
-# Distinct values of C1..C26 in the Criteo Kaggle data; the larger ones are capped at max_table_rows.
-_KAGGLE_CARDINALITIES = (
-    (1_460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5_683, 8_351_593, 3_194)
-    + (27, 14_992, 5_461_306, 10, 5_652, 2_173, 4, 7_046_547, 18, 15, 286_181, 105, 142_572)
-)  # fmt: skip
-_LARGEST = 2  # C3: always has max_table_rows values
-_PAIRS = ((5, 16), (13, 21), (16, 22), (5, 21), (8, 13), (19, 22))
-_SMALL_TABLE = 2_000
 _VECTOR_DIM = 4
 
-_BASE_RATE = 0.25
+BASE_RATE = 0.25
 # Standard deviations of the logit's three parts over the rows; together they put the best possible AUC near 0.82.
 _FIRST_ORDER_STD = 0.90
 _PAIR_STD = 0.90
@@ -76,7 +69,7 @@ class TeacherRows:
 
     dense_raw: np.ndarray  # int64 [N, 13]; 0 where missing
     dense_missing: np.ndarray  # bool [N, 13]
-    sparse_index: np.ndarray  # int32 [N, 26]: 0 (most frequent) .. K-1, -1 missing
+    sparse_index: np.ndarray  # int32 [N, 26]: 0 .. K-1, -1 missing; 0 is the most frequent where nothing is renewed
     logit: np.ndarray  # float64 [N], of the true probability
     label: np.ndarray  # int32 [N]
 
@@ -101,21 +94,35 @@ class _Calibration:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The generator of a seed; `max_table_rows` is the number of values of its largest feature."""
+    """The generator of a seed.
+
+    Attributes:
+        seed: decides all that is drawn.
+        max_table_rows: the number of values of the largest feature.
+        tables: the features' values; None: those of the Kaggle data, cut at `max_table_rows`.
+        label_rate: the share of clicks, but for the noise of the days.
+    """
 
     seed: int
     max_table_rows: int
+    tables: TeacherTables | None = None
+    label_rate: float = BASE_RATE
 
     def __post_init__(self) -> None:
-        if self.max_table_rows < 1 or self.max_table_rows > 2**31 - 1 - FIRST_VALUE_ID:
-            raise ConfigError(f"max_table_rows: {self.max_table_rows} must be from 1 to 2,147,483,645")
+        if self.max_table_rows < 1 or self.max_table_rows > MOST_VALUES:
+            raise ConfigError(f"max_table_rows: {self.max_table_rows} must be from 1 to {MOST_VALUES:,}")
+        if not 0.0 < self.label_rate < 1.0:
+            raise ConfigError(f"label_rate: {self.label_rate} must be between 0 and 1")
+
+    @functools.cached_property
+    def value_tables(self) -> TeacherTables:
+        """The values of C1..C26."""
+        return self.tables or kaggle_tables(self.max_table_rows)
 
     @functools.cached_property
     def cardinalities(self) -> tuple[int, ...]:
-        """K of each of C1..C26."""
-        sizes = [min(size, self.max_table_rows) for size in _KAGGLE_CARDINALITIES]
-        sizes[_LARGEST] = self.max_table_rows
-        return tuple(sizes)
+        """K of each of C1..C26: values are numbered below it."""
+        return tuple(self.value_tables.total(feature) for feature in range(NUM_SPARSE))
 
     @property
     def table_rows(self) -> tuple[int, ...]:
@@ -136,8 +143,9 @@ class Teacher:
         for start in range(0, num_rows, _CHUNK_ROWS):
             chunk = slice(start, start + _CHUNK_ROWS)
             dense_raw, dense_missing = self._dense(row_ids[chunk])
-            index = self._sparse(row_ids[chunk])
-            logit = self._logit(dense_raw, index)
+            slots = self._slots(row_ids[chunk])
+            index = self._values(slots, row_ids[chunk])
+            logit = self._logit(dense_raw, index, slots)
             coin = _uniform(_hash(self.seed, _LABEL_STREAM, row_ids[chunk]))
             rows.dense_raw[chunk], rows.dense_missing[chunk] = dense_raw.T, dense_missing.T
             rows.sparse_index[chunk] = index.T
@@ -182,16 +190,15 @@ class Teacher:
             u = _uniform(_hash(self.seed, _SHAPE_STREAM + feature, np.arange(3)))
             if feature < NUM_DENSE:
                 shapes.append((0.0 if feature == 1 else 0.4 * u[0] ** 2, 0.5 + 0.5 * u[1], 3.0 * u[2]))
-            else:  # every third one is never missing; large tables are the most skewed
-                size = self.cardinalities[feature - NUM_DENSE]
-                lowest = 0.75 if size <= _SMALL_TABLE else 1.05
-                shapes.append((0.0 if feature % 3 == 0 else 0.3 * u[0] ** 2, lowest + 0.4 * u[1], 0.0))
+            else:  # every third one is never missing
+                power = exponent(self.value_tables.sizes[feature - NUM_DENSE], float(u[1]), self.value_tables.skew)
+                shapes.append((0.0 if feature % 3 == 0 else 0.3 * u[0] ** 2, power, 0.0))
         return tuple(shapes)
 
-    def _sparse(self, row_ids: np.ndarray) -> np.ndarray:
-        """Value indices int32 [26, N]: a power law cut off at K, by its inverse distribution function."""
+    def _slots(self, row_ids: np.ndarray) -> np.ndarray:
+        """Places in the order of frequency, int32 [26, N]: a power law cut off, by its inverse distribution."""
         index = np.empty((NUM_SPARSE, len(row_ids)), np.int32)
-        for feature, size in enumerate(self.cardinalities):
+        for feature, size in enumerate(self.value_tables.sizes):
             rate, exponent, _ = self._shapes[NUM_DENSE + feature]
             u = _uniform(_hash(self.seed, _SPARSE_STREAM + feature, row_ids))
             missing = u < rate
@@ -203,27 +210,36 @@ class Teacher:
             index[feature][missing] = -1
         return index
 
-    def _logit(self, dense_raw: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def _values(self, slots: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
+        """Value indices int32 [26, N]."""
+        if not self.value_tables.rounds:
+            return slots
+        return np.stack([self.value_tables.values(feature, slots[feature], row_ids) for feature in range(NUM_SPARSE)])
+
+    def _logit(self, dense_raw: np.ndarray, index: np.ndarray, slots: np.ndarray) -> np.ndarray:
         known = self._calibration
         first_order, numeric, pair = known.scales
-        logit = known.bias + first_order * self._first_order(index) + pair * self._pairs(index)
+        logit = known.bias + first_order * self._first_order(index, slots) + pair * self._pairs(index)
         logit += numeric * self._numeric(_standardised(dense_raw, known.dense_mean, known.dense_std))
         return logit
 
-    def _first_order(self, index: np.ndarray) -> np.ndarray:
+    def _first_order(self, index: np.ndarray, slots: np.ndarray) -> np.ndarray:
         total = np.zeros(index.shape[1])
-        for feature, size in enumerate(self.cardinalities):
-            position = index[feature].astype(np.int64) + 1
-            weight = _uniform(_hash(self.seed, _WEIGHT_STREAM + feature, position)) - 0.5
+        for feature, size in enumerate(self.value_tables.sizes):
+            position = slots[feature].astype(np.int64) + 1
+            value = index[feature].astype(np.int64) + 1
+            weight = _uniform(_hash(self.seed, _WEIGHT_STREAM + feature, value)) - 0.5
             # Frequent values weigh most; the far tail keeps a quarter of it.
             weight *= 0.25 + 0.75 * 32.0 / (32.0 + position)
-            total += weight * (1.0 if size <= _SMALL_TABLE else 0.35)
+            total += weight * (1.0 if size <= LARGE_TABLE else 0.35)
         return total
 
     def _pairs(self, index: np.ndarray) -> np.ndarray:
         total = np.zeros(index.shape[1])
-        vectors = {feature: self._vectors(feature, index[feature]) for pair in _PAIRS for feature in pair}
-        for left, right in _PAIRS:
+        vectors = {
+            feature: self._vectors(feature, index[feature]) for pair in self.value_tables.pairs for feature in pair
+        }
+        for left, right in self.value_tables.pairs:
             total += (vectors[left] * vectors[right]).sum(axis=0)
         return total
 
@@ -254,10 +270,15 @@ class Teacher:
         """Scales and bias that give every seed and size the same base rate and about the same ceiling."""
         row_ids = np.arange(_FIRST_CALIBRATION_ROW, _FIRST_CALIBRATION_ROW + _CALIBRATION_ROWS)
         dense_raw, _ = self._dense(row_ids)
-        index = self._sparse(row_ids)
+        slots = self._slots(row_ids)
+        index = self._values(slots, np.zeros_like(row_ids))  # as on the first day
         logs = _logs(dense_raw)
         mean, std = logs.mean(axis=1), logs.std(axis=1)
-        parts = (self._first_order(index), self._numeric(_standardised(dense_raw, mean, std)), self._pairs(index))
+        parts = (
+            self._first_order(index, slots),
+            self._numeric(_standardised(dense_raw, mean, std)),
+            self._pairs(index),
+        )
         targets = (_FIRST_ORDER_STD, _NUMERIC_STD, _PAIR_STD)
         scales = tuple(target / max(float(part.std()), 1e-9) for target, part in zip(targets, parts, strict=True))
         centred = sum(scale * part for scale, part in zip(scales, parts, strict=True))
@@ -265,7 +286,7 @@ class Teacher:
         for _ in range(60):
             middle = (low + high) / 2
             rate = float(np.mean(1.0 / (1.0 + np.exp(-(middle + centred)))))
-            low, high = (low, middle) if rate > _BASE_RATE else (middle, high)
+            low, high = (low, middle) if rate > self.label_rate else (middle, high)
         return _Calibration(mean, std, (scales[0], scales[1], scales[2]), low)
 
 

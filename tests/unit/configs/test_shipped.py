@@ -8,17 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from configs.command import CONFIG, TRAIN, parse_command
-from configs.loader import config_text, dump_run, read_run
+from configs.command import CONFIG, TRAIN, Command, parse_command
+from configs.loader import config_text, dump_run, read_run, read_table_schema
 from modules import members
+from tools import prepare_table
 from torchx_components.dist import ddp
+from trainer.data.preparation_command import settings_of_flags
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+TABLES = sorted((ROOT / "configs" / "tables").glob("*.toml"))
 
 
 def test_none_is_forgotten():
-    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo"]
+    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "table"]
+    assert [path.stem for path in TABLES] == [
+        "adult",
+        "avazu",
+        "criteo_privacy_adkdd21",
+        "frappe_x1",
+        "kdd12",
+        "ml_latest_small",
+        "movielens_tag_200k",
+    ]
 
 
 def _read(text: str, *overrides: str):
@@ -36,13 +48,34 @@ def test_it_loads_and_survives_a_round_trip(path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_command_in_its_header_starts_it(path):
+    command = _dry_run(_command(path, "torchx run .*trainer/main.py"))
+    assert command.one(CONFIG.name) == f"configs/{path.name}"
+    _read(config_text(str(ROOT / "configs" / path.name)), *command.overrides)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_the_commands_in_a_schemas_header_prepare_it_and_train_on_it(path):
+    read_table_schema(str(path))
+    program, *words = _command(path, "python tools/prepare_table.py")[1:]
+    prepared = prepare_table.parser().parse_args(words)
+    assert (program, prepared.schema) == ("tools/prepare_table.py", f"configs/tables/{path.name}")
+    settings = settings_of_flags(prepared)
+    command = _dry_run(_command(path, "torchx run .*trainer/main.py"))
+    run = _read(config_text(str(ROOT / command.one(CONFIG.name))), *command.overrides)
+    assert run.data.root == prepared.output == f"data/{path.stem}"
+    assert {*run.data.train, *run.data.valid} == set(settings["split"].names)
+
+
+def _command(path: Path, pattern: str) -> list[str]:
+    """The words of the one line of a file's header that has such a command."""
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    (line,) = [line for line in header if re.match(r"#\s+torchx run .*trainer/main\.py", line)]
-    words = shlex.split(line.lstrip("# "))
+    (line,) = [line for line in header if re.match(rf"#\s+{pattern}", line)]
+    return shlex.split(line.lstrip("# "))
+
+
+def _dry_run(words: list[str]) -> Command:
     assert words[:5] == ["torchx", "run", "-s", "local_cwd", "dist.ddp"]
     assert words[5] == "-j"
     (role,) = ddp(*words[7:], j=words[6]).roles
     assert "torchrun" in role.args[1] and role.args[1].rstrip().endswith(" ".join(words[7:]))
-    command = parse_command(words[8:], program=TRAIN)
-    assert command.one(CONFIG.name) == f"configs/{path.name}"
-    _read(config_text(str(ROOT / "configs" / path.name)), *command.overrides)
+    return parse_command(words[8:], program=TRAIN)

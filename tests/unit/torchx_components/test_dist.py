@@ -196,7 +196,8 @@ def test_the_command_line_answers_a_missing_script_with_the_line_and_no_tracebac
 def test_builtins_stay_reachable():
     """Every builtin that TorchX would list if nothing were registered, and ours."""
     found = ModuleComponentsFinder("torchx.components", "").find()
-    expected = {component.name for component in found if not component.validation_errors} | {"batch.score"}
+    ours = {"batch.score", "batch.prepare"}
+    expected = {component.name for component in found if not component.validation_errors} | ours
     assert {"dist.ddp", "dist.spmd", "utils.echo", "utils.sh", "utils.python"} < expected
     assert set(get_components()) == expected
     assert get_components()["dist.ddp"].fn is dist.ddp
@@ -225,4 +226,14 @@ def test_batch_score():
         "out",
         "--data.root=data/day_1",
     ]
+    assert role.env["OMP_NUM_THREADS"] == "1"
+
+
+def test_batch_prepare():
+    role = dry_run("batch.prepare", "--output", "a folder", "--tasks", "3", "--", "--input", "logs/day_*.gz")
+    assert role.num_replicas == 3
+    words = shlex.split(role.args[1].split(";")[-1])
+    assert words[:2] == ["python", "tools/prepare_criteo.py"]
+    assert words[2:6] == ["--output", "a folder", "--input", "logs/day_*.gz"]
+    assert words[6] == "--shard" and words[7].endswith("/3")
     assert role.env["OMP_NUM_THREADS"] == "1"

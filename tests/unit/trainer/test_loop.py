@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from configs.errors import ChorusError
 from configs.schema import RunConfig
 from trainer.assembly import AssembledTraining, assemble_training
 from trainer.command_line import training_config
+from trainer.data import loading
 from trainer.data.order import RowOrder
 from trainer.loop import LoopEnd, train
 from trainer.reporting import Reporter
@@ -121,8 +124,36 @@ def test_a_resumed_run_goes_on_with_the_next_row(tmp_path: Path, runtime: Runtim
     assert (again.rows, again.end.rows) == ([], 0)
 
 
+@pytest.mark.parametrize("pipeline", ["plain", "sparse_dist"])
+def test_the_step_line_says_what_share_of_the_time_went_into_waiting_for_data(
+    tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str], pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = loading.make_batch
+
+    def slow(*arguments: Any, **keys: Any) -> Any:
+        time.sleep(0.2)
+        return make(*arguments, **keys)
+
+    monkeypatch.setattr(loading, "make_batch", slow)
+    Run(tmp_path, runtime, f"--train.pipeline={pipeline}", "--train.log_every.steps=6", "--data.prefetch_batches=1")
+    waited = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["time/data_fraction"]
+    assert 0.3 < waited <= 1.0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 6/6")]
+    assert f"rows/s  data {waited:.0%}  ETA" in line
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_no_thread_outlives_the_loop(tmp_path: Path, runtime: Runtime, prefetch: int) -> None:
+    word = f"--data.prefetch_batches={prefetch}"
+    Run(tmp_path, runtime, word)
+    assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ChorusError, match="member deep: loss is"):
+        Run(tmp_path, runtime, word, "--train.until={steps = 60}", "--members.deep.lr=1e38")
+    assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_a_stop_signal_leaves_a_checkpoint(tmp_path: Path, runtime: Runtime) -> None:
-    run = Run(tmp_path, runtime, "--train.pipeline=plain", stop_after=2)
+    run = Run(tmp_path, runtime, "--train.pipeline=plain", "--data.prefetch_batches=0", stop_after=2)
     assert run.end.preempted
     step = run.progress.step
     assert 2 <= step < 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from modules.merge import merge
 from tests.unit.trainer.data.prepared import PartArrays, part_arrays, prepared_folder
 from tests.unit.trainer.ranks import OneOfMany
 from trainer.data.batch import Batch
+from trainer.data.manifest import DataManifest
 from trainer.data.source import PreparedSource, SourcePart
-from trainer.prediction_files import PredictionFile, finish_folder
+from trainer.prediction_files import PredictionFile, finish_folder, read_manifest
 from trainer.scoring import ScoringJob, cut_ranges
 
 PARTS = {"day_0": part_arrays(23, seed=1), "day_1": part_arrays(0), "day_2": part_arrays(10, seed=2)}
 MEMBERS = ("deep", "solo")
+PROVENANCE = {"data": {"dictionary": "d1"}}
 
 
 class ReadOff(nn.Module):
@@ -134,3 +137,67 @@ def test_a_logit_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytest
     assert str(refused.value) == (
         f"member solo: logit {value} at row 8 of day_2; the checkpoint's weights are not finite, take an earlier one"
     )
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+def test_rows_made_ahead_are_scored_the_same(tmp_path: Path, prefetch: int) -> None:
+    root = prepared_folder(tmp_path / "data", PARTS)
+    model = ReadOff().train()
+    job = ScoringJob(
+        model=model,
+        source=PreparedSource(root=root, parts=list(PARTS)),
+        member_names=MEMBERS,
+        rule="median",
+        batch_size=4,
+        range_rows=6,
+        runtime=OneOfMany(),  # type: ignore[arg-type]
+        prefetch_batches=prefetch,
+    )
+    files = job.run(str(tmp_path))
+    assert [(file.part, file.first_row, file.num_rows) for file in files] == [
+        ("day_0", 0, 6),
+        ("day_0", 6, 6),
+        ("day_0", 12, 6),
+        ("day_0", 18, 5),
+        ("day_2", 0, 6),
+        ("day_2", 6, 4),
+    ]
+    logits = pq.read_table(tmp_path / files[3].path).column("logit_solo").to_pylist()
+    assert logits == PARTS["day_0"].dense[18:, 1].tolist()
+    assert job.unlabelled == ()
+
+
+def test_a_part_without_labels_gets_none(tmp_path: Path) -> None:
+    root = prepared_folder(tmp_path / "data", PARTS)
+    manifest = DataManifest.read(root)
+    parts = tuple(
+        dataclasses.replace(
+            part, label_sum=None, files={role: file for role, file in part.files.items() if role != "labels"}
+        )
+        if part.name == "day_2"
+        else part
+        for part in manifest.parts
+    )
+    dataclasses.replace(manifest, parts=parts).write(root)
+    job = ScoringJob(
+        model=ReadOff().train(),
+        source=PreparedSource(root=root, parts=["day_0", "day_2"]),
+        member_names=MEMBERS,
+        rule="median",
+        batch_size=4,
+        range_rows=30,
+        runtime=OneOfMany(),  # type: ignore[arg-type]
+    )
+    assert job.unlabelled == ("day_2",)
+    labelled, unlabelled = job.run(str(tmp_path))
+    table = pq.read_table(tmp_path / unlabelled.path)
+    assert table.column("label").to_pylist() == [None] * 10
+    assert table.schema.field("label").type == pq.read_table(tmp_path / labelled.path).schema.field("label").type
+    assert table.column("logit_deep").to_pylist() == PARTS["day_2"].dense[:, 0].tolist()
+    assert (labelled.label_sum, unlabelled.label_sum) == (int(PARTS["day_0"].labels.sum()), None)
+    figures = finish_folder(
+        str(tmp_path), files=[labelled, unlabelled], expected=job.expected, members=MEMBERS, provenance=PROVENANCE
+    )
+    assert figures == {}
+    written = read_manifest(str(tmp_path))
+    assert written.metrics == {} and written.files[1].label_sum is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Generator, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from modules.tables import build_tables
 from tests.unit.modules.small import FEATURES, bags, group_specs
+from trainer.data.prefetch import prefetched
 from trainer.step_times import PHASES, StepTimes
 
 CPU = torch.device("cpu")
@@ -32,9 +36,7 @@ def play(times: StepTimes, now: list[float], events: list[tuple[str, float]]) ->
 def test_every_second_of_a_step_has_its_phase(now: list[float]) -> None:
     times = StepTimes(CPU)
     step = [
-        ("fetch", 0.0),
-        ("fetched", 1.0),
-        ("forward", 1.5),  # what lies between is nobody's
+        ("forward", 1.5),
         ("looked_up", 3.5),
         ("embedding_gradient", 7.5),
         ("backward_done", 8.0),
@@ -42,10 +44,10 @@ def test_every_second_of_a_step_has_its_phase(now: list[float]) -> None:
         ("stepped", 16.25),
     ]
     play(times, now, step)
-    assert times.take() == {"data": 1.0, "lookup_and_communication": 2.75, "dense": 4.0, "optimizer": 8.0}
+    assert times.take() == {"data": 0.0, "lookup_and_communication": 2.75, "dense": 4.0, "optimizer": 8.0}
     assert times.take() == dict.fromkeys(PHASES, 0.0)
-    play(times, now, [*step, *((event, at + 20) for event, at in step)])
-    assert sum(times.take().values()) == 2 * 15.75
+    play(times, now, [*step, *((event, at + 20) for event, at in step)])  # what lies between is nobody's
+    assert sum(times.take().values()) == 2 * 14.75
 
 
 def test_data_is_the_time_to_get_the_next_item(now: list[float]) -> None:
@@ -59,6 +61,28 @@ def test_data_is_the_time_to_get_the_next_item(now: list[float]) -> None:
     for _ in times.timed(slow()):
         now[0] += 100.0  # spent by the user of the item
     assert times.take()["data"] == 6.0
+    assert times.take()["data"] == 0.0
+
+
+def test_data_is_what_the_consumer_waits_and_not_what_the_making_takes() -> None:
+    times = StepTimes(CPU)
+    asked = threading.Event()
+
+    def slow() -> Generator[SimpleNamespace]:
+        yield SimpleNamespace()
+        assert asked.wait(10)
+        yield SimpleNamespace()
+        time.sleep(0.3)
+        yield SimpleNamespace()
+
+    with prefetched(slow(), ahead=1, device=CPU) as items:
+        timed = times.timed(items)
+        next(timed)
+        times.take()
+        asked.set()
+        time.sleep(0.5)  # a long step: both of the others are made meanwhile
+        next(timed), next(timed)
+        assert times.take()["data"] < 0.1
 
 
 def test_a_training_lookup_is_marked_and_still_gives_its_result() -> None:

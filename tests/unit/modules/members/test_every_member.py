@@ -18,10 +18,12 @@ from tests.unit.modules.small import DIM, NUM_DENSE, NUM_FEATURES, member_input,
 B = 33
 
 
-def build(kind: str, *, seed: int = 0, num_features: int = NUM_FEATURES, **keys: object) -> nn.Module:
+def build(
+    kind: str, *, seed: int = 0, num_dense: int = NUM_DENSE, num_features: int = NUM_FEATURES, **keys: object
+) -> nn.Module:
     config = members.config_class(kind)(kind=kind, **keys)  # type: ignore[arg-type]
     with seeded(seed):
-        return config.build(num_dense=NUM_DENSE, num_features=num_features, dim=DIM)
+        return config.build(num_dense=num_dense, num_features=num_features, dim=DIM)
 
 
 def with_dropout() -> list[str]:
@@ -74,6 +76,19 @@ def test_a_dropout_that_is_no_probability_is_refused(kind: str, dropout: float) 
         members.config_class(kind)(kind=kind, dropout=dropout)  # type: ignore[call-arg]
     assert str(refused.value) == f"dropout: {dropout} is not in [0, 1)"
     members.config_class(kind)(kind=kind, dropout=0.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_features", [1, NUM_FEATURES])
+@pytest.mark.parametrize("kind", members.kinds())
+def test_a_member_takes_data_without_dense_features(kind: str, num_features: int) -> None:
+    member = build(kind, num_dense=0, num_features=num_features)
+    assert [name for name, p in member.named_parameters() if p.numel() == 0] == []
+    logits = member(member_input(B, num_dense=0, num_features=num_features))
+    assert logits.shape == (B,)
+    logits.square().sum().backward()
+    assert [name for name, p in member.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert member(member_input(0, num_dense=0, num_features=num_features)).shape == (0,)
 
 
 @pytest.mark.parametrize("kind", members.kinds())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -24,15 +28,20 @@ class NumberedSource:
         self.num_rows = num_rows
         self.features = SourceFeatures(dense_names=("I1",), table_rows=KEYS, dictionary="")
         self.parts = (SourcePart(name="all", num_rows=num_rows, files={}),)
+        self.fetched: list[range] = []
 
-    def read(self, rows: NDArray[np.int64]) -> Rows:
-        return Rows(
+    def read(self, rows: range | NDArray[np.int64]) -> Rows:
+        rows = np.asarray(rows, dtype=np.int64)
+        return Rows.of_single_ids(
+            np.stack([rows, rows + 1], axis=1).astype(np.int32),
             dense=rows[:, None].astype(np.float32),
-            ids=np.stack([rows, rows + 1], axis=1).astype(np.int32),
             labels=(rows % 2).astype(np.float32),
             part=np.zeros(len(rows), dtype=np.int32),
             row=rows,
         )
+
+    def fetch(self, rows: range) -> None:
+        self.fetched.append(rows)
 
 
 def batches(num_rows: int, *, batch_size: int, world_size: int, order: RowOrder, first: int = 0) -> list[list[Batch]]:
@@ -105,3 +114,78 @@ def test_rows_of_a_step() -> None:
     reader = BatchReader(source=NumberedSource(10), batch_size=4, rank=0, world_size=2)
     assert [reader.rows_of_step(first) for first in (0, 4, 8)] == [4, 4, 2]
     assert reader.num_rows == 10
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds()
+
+
+@pytest.mark.parametrize(("window", "fetched_to"), [(0, 60_000), (10_000, 30_000)])
+@pytest.mark.parametrize("batch_size", [1_000, 15_000])
+def test_rows_are_fetched_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, window: int, fetched_to: int, batch_size: int
+) -> None:
+    monkeypatch.setattr("trainer.data.loading._STRETCH_ROWS", 10_000)
+    missed: list[int] = []
+
+    class Watched(NumberedSource):
+        def read(self, rows: range | NDArray[np.int64]) -> Rows:
+            missed.extend(set(rows) - {row for run in self.fetched for row in run})
+            return super().read(rows)
+
+    source = Watched(100_000)
+    order = RowOrder(num_rows=100_000, seed=1, window=window)
+    reader = BatchReader(source=source, batch_size=batch_size, rank=1, world_size=2)
+    made = reader.batches(order, first_row=12_000)
+    next(made)
+    fetched_to += 10_000 if batch_size > 10_000 else 0
+    ahead = set(order.rows(10_000, fetched_to).tolist())
+    assert eventually(lambda: {row for run in source.fetched for row in run} == ahead), "what is read, and some more"
+    assert len(list(made)) == -(-88_000 // batch_size) - 1
+    assert missed == []
+    assert {row for run in source.fetched for row in run} == set(order.rows(10_000, 100_000).tolist())
+    assert sum(map(len, source.fetched)) == 90_000, "each row once"
+
+
+def test_the_next_window_is_permuted_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_out: list[tuple[int, str]] = []
+    permuted = RowOrder._permuted
+
+    def noted(self: RowOrder, window: int) -> NDArray[np.int64]:
+        worked_out.append((window, threading.current_thread().name))
+        return permuted(self, window)
+
+    monkeypatch.setattr(RowOrder, "_permuted", noted)
+    made = BatchReader(source=NumberedSource(300), batch_size=10, rank=0, world_size=1).batches(
+        RowOrder(num_rows=300, seed=1, window=100)
+    )
+    for _ in range(5):
+        next(made)
+    assert eventually(lambda: len(worked_out) == 2)
+    assert [window for window, _ in sorted(worked_out)] == [0, 1], "window 1 while window 0 is read"
+    list(made)
+    assert sorted(window for window, _ in worked_out) == [0, 1, 2], "each once"
+    assert all(thread.startswith("look-ahead") for _, thread in worked_out)
+
+
+def test_what_goes_wrong_ahead_is_not_lost() -> None:
+    class Broken(NumberedSource):
+        def fetch(self, rows: range) -> None:
+            raise OSError("the disk is gone")
+
+    made = BatchReader(source=Broken(10_000), batch_size=1, rank=0, world_size=1).batches(RowOrder(num_rows=10_000))
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(made)
+
+
+def test_no_thread_is_left_behind() -> None:
+    for window in (0, 20):
+        made = BatchReader(source=NumberedSource(100), batch_size=5, rank=0, world_size=1).batches(
+            RowOrder(num_rows=100, seed=1, window=window)
+        )
+        next(made)
+        made.close()
+    assert eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("look-ahead")])

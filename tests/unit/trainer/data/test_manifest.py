@@ -36,7 +36,7 @@ def test_a_manifest_is_read_as_it_was_written(root: Path, tmp_path: Path) -> Non
     assert DataManifest.read(str(tmp_path)) == manifest
     assert manifest.part("day_1") is manifest.parts[1]
     body = json.loads((tmp_path / "manifest.json").read_text())
-    assert (body["format"], body["format_version"]) == ("chorus-data", 1)
+    assert (body["format"], body["format_version"]) == ("chorus-data", 2)
 
 
 def test_an_unknown_part_is_refused_with_those_there_are(root: Path) -> None:
@@ -62,8 +62,8 @@ def test_an_unfinished_folder(root: Path) -> None:
 
 def test_another_version(root: Path) -> None:
     path = root / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    assert refusal(root) == f"{path}: format version 2, this program reads 1; prepare it again"
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 1'))
+    assert refusal(root) == f"{path}: format version 1, this program reads 2; prepare it again"
 
 
 def drop(key: str) -> Callable[[Any], Any]:

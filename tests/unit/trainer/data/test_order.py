@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -86,3 +88,53 @@ def test_the_order_of_a_long_epoch_is_pinned() -> None:
         6508,
         6527,
     ]
+
+
+def test_file_order_is_a_range_and_a_permutation_an_array() -> None:
+    assert RowOrder(num_rows=10).numbers(3, 12) == range(3, 10)
+    assert RowOrder(num_rows=10).numbers(12, 15) == range(12, 12)
+    order = RowOrder(num_rows=10, window=4)
+    assert np.array_equal(np.asarray(order.numbers(3, 12)), order.rows(3, 12))
+
+
+@pytest.mark.parametrize("num_rows", SIZES)
+@pytest.mark.parametrize("window", WINDOWS[:-1])
+def test_runs_hold_what_windows_read_and_no_more(num_rows: int, window: int) -> None:
+    order = RowOrder(num_rows=num_rows, seed=3, window=window)
+    step = window or 1_000
+    for start in range(0, num_rows, max(step, 1))[:5]:
+        runs = order.runs(start, start + step)
+        rows = np.concatenate([np.asarray(run, dtype=np.int64) for run in runs])
+        assert np.array_equal(np.sort(rows), np.sort(order.rows(start, start + step)))
+    assert order.runs(num_rows, num_rows + 5) == []
+
+
+def test_a_window_can_be_prepared_ahead_and_by_another_thread() -> None:
+    order, other = (RowOrder(num_rows=100_000, seed=1, window=20_000) for _ in range(2))
+    threads = [threading.Thread(target=order.prepare, args=(20_000,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert np.array_equal(order.rows(0, 60_000), other.rows(0, 60_000))
+    for thread in threads:
+        thread.join()
+    order.prepare(10**9)  # behind the end there is nothing to do
+
+
+def test_a_window_is_not_held_up_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = RowOrder(num_rows=300, seed=1, window=100)
+    first = order.rows(0, 100)
+    begun, go_on = threading.Event(), threading.Event()
+    permuted = RowOrder._permuted
+
+    def slow(self: RowOrder, window: int) -> NDArray[np.int64]:
+        begun.set()
+        assert go_on.wait(10)
+        return permuted(self, window)
+
+    monkeypatch.setattr(RowOrder, "_permuted", slow)
+    thread = threading.Thread(target=order.prepare, args=(100,))
+    thread.start()
+    assert begun.wait(10)
+    assert np.array_equal(order.rows(0, 100), first)
+    go_on.set()
+    thread.join()

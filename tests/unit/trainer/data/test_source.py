@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from configs.errors import ConfigError, DataError
-from configs.schema import Data, Synthetic
-from tests.unit.trainer.data.prepared import DENSE_NAMES, TABLE_ROWS, PartArrays, part_arrays, prepared_folder
+from configs.errors import DataError
+from tests.unit.trainer.data.prepared import (
+    DENSE_NAMES,
+    MIXED_FEATURES,
+    TABLE_ROWS,
+    folder_of,
+    mixed_arrays,
+    mixed_folder,
+    part_arrays,
+    prepared_folder,
+)
+from trainer.data.bags import BagExpander
 from trainer.data.batch import Rows
 from trainer.data.manifest import DataManifest
-from trainer.data.source import PreparedSource, SyntheticSource, open_scoring_source, open_sources
-from trainer.data.teacher import Teacher
+from trainer.data.source import PreparedSource
 
 PARTS = {"day_0": part_arrays(7, seed=1), "day_1": part_arrays(0), "day_2": part_arrays(5, seed=2)}
 
@@ -44,13 +52,9 @@ def test_rows_come_by_number_over_the_parts_in_the_order_asked_for(root: str) ->
     assert np.array_equal(rows.labels, labels[wanted])
     assert rows.part.tolist() == [2, 0, 2, 0, 2]
     assert rows.row.tolist() == [4, 0, 0, 6, 0]
-    assert [array.dtype for array in dataclasses.astuple(rows)] == [
-        np.float32,
-        np.int32,
-        np.float32,
-        np.int32,
-        np.int64,
-    ]
+    arrays = (rows.dense, rows.values, rows.labels, rows.part, rows.row)
+    assert [array.dtype for array in arrays] == [np.float32, np.int32, np.float32, np.int32, np.int64]
+    assert rows.lengths.tolist() == [1, 1, 1]
 
 
 def test_the_order_of_the_parts_is_the_one_given(root: str) -> None:
@@ -83,30 +87,6 @@ def test_columns_are_found_by_the_manifest(root: str) -> None:
     rows = source.read(np.arange(7))
     assert np.array_equal(rows.ids, PARTS["day_0"].sparse[:, [2, 1, 0]])
     assert np.array_equal(rows.dense, PARTS["day_0"].dense[:, [1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "problem"),
-    [
-        ("C2", {"kind": "bag"}, "is of kind 'bag', which is not implemented yet"),
-        ("I2", {"kind": "weight"}, "is of kind 'weight', which is not implemented yet"),
-        ("C2", {"file": "lists"}, "lies in file 'lists'; id features are read from 'sparse' alone so far"),
-        ("C2", {"file": "dense"}, "lies in file 'dense'; id features are read from 'sparse' alone so far"),
-        ("I2", {"file": "sparse"}, "lies in file 'sparse'; dense features are read from 'dense' alone so far"),
-    ],
-)
-def test_features_that_are_not_read_yet_are_refused(root: str, name: str, change: dict[str, str], problem: str) -> None:
-    manifest = DataManifest.read(root)
-    features = tuple(
-        dataclasses.replace(feature, **change) if feature.name == name else feature  # type: ignore[arg-type]
-        for feature in manifest.features
-    )
-    dataclasses.replace(manifest, features=features).write(root)
-    for make in (
-        lambda: PreparedSource(root=root, parts=["day_0"]),
-        lambda: open_scoring_source(Data(root=root), parts=[]),
-    ):
-        assert refusal(make) == f"{root}: feature {name} {problem}"
 
 
 def test_a_missing_part(root: str) -> None:
@@ -170,107 +150,141 @@ def test_an_archive_in_place_of_a_file(root: str) -> None:
     )
 
 
-def with_value(tmp_path: Path, role: str, row: int, column: int, value: float) -> str:
-    arrays = PartArrays(**{name: getattr(PARTS["day_2"], name).copy() for name in ("dense", "sparse", "labels")})
-    getattr(arrays, role)[row, column] = value
-    return prepared_folder(tmp_path / "bad", {"day_0": PARTS["day_0"], "day_2": arrays})
+def bags_of(rows: Rows) -> dict[str, list[list[int]]]:
+    """Feature -> the bag of each row, spelled out."""
+    names = [feature.name for feature in MIXED_FEATURES if feature.kind in ("id", "bag")]
+    lengths = rows.lengths
+    if lengths.ndim == 1:
+        lengths = np.repeat(lengths[:, None], len(rows), axis=1)
+    ends = np.cumsum(lengths.reshape(-1))
+    bags = [bag.tolist() for bag in np.split(rows.values, ends[:-1])]
+    return {name: bags[place * len(rows) : (place + 1) * len(rows)] for place, name in enumerate(names)}
+
+
+def expected_bags(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, list[int]]:
+    begin, end = arrays["genres_offsets"][row : row + 2]
+    expanded = np.empty((1, 4), dtype=np.int32)
+    BagExpander(feature="E1", bag_size=4, table_rows=1_000).expand(arrays["sparse"][row : row + 1, 0], expanded)
+    return {
+        "C1": [arrays["sparse"][row, 1]],
+        "genres": arrays["genres_values"][begin:end].tolist(),
+        "E1": expanded[0].tolist(),
+        "N1": [arrays["numeric_ids"][row, 0]],
+        "M1": arrays["M1"][row].tolist(),
+    }
+
+
+MIXED = {"a": mixed_arrays(11, seed=1), "none": mixed_arrays(0, seed=2), "b": mixed_arrays(8, seed=3)}
 
 
 @pytest.mark.parametrize(
-    ("role", "column", "value", "sentence"),
+    "asked",
+    [range(19), range(3, 9), range(10, 13), range(5, 5), [18, 0, 11, 10, 3, 3], [4], [], [12, 11], list(range(19))],
+    ids=str,
+)
+@pytest.mark.parametrize("parts", [["a", "none", "b"], ["a"]], ids=str)
+def test_every_kind_of_feature_is_read(tmp_path: Path, parts: list[str], asked: Sequence[int]) -> None:
+    source = PreparedSource(root=mixed_folder(tmp_path / "data", MIXED), parts=parts)
+    whole = [(name, row) for name in parts for row in range(len(MIXED[name]["labels"]))]
+    asked = range(min(asked.stop, len(whole))) if isinstance(asked, range) and len(parts) == 1 else asked
+    asked = asked if isinstance(asked, range) else [row % len(whole) for row in asked]
+    rows = source.read(asked if isinstance(asked, range) else np.array(asked, dtype=np.int64))
+    assert len(rows) == len(asked)
+    found = bags_of(rows)
+    assert list(source.features.table_rows.items()) == [
+        ("C1", 20),
+        ("genres", 50),
+        ("E1", 1_000),
+        ("N1", 9),
+        ("M1", 30),
+    ]
+    for place, number in enumerate(asked):
+        name, row = whole[number]
+        arrays = MIXED[name]
+        assert {feature: bags[place] for feature, bags in found.items()} == expected_bags(arrays, row)
+        assert rows.dense[place].tolist() == arrays["dense"][row].tolist()
+        assert rows.labels[place] == arrays["labels"][row, 0]
+        assert rows.weights is not None and rows.weights[place] == arrays["weights"][row, 0]
+        assert (rows.part[place], rows.row[place]) == (parts.index(name), row)
+    for array in (rows.dense, rows.values, rows.labels, rows.weights, rows.part):
+        assert array is not None and array.flags.writeable, "torch warns of memory that must not be written"
+
+
+def test_a_folder_without_dense_features(tmp_path: Path) -> None:
+    arrays = {role: MIXED["a"][role] for role in ("sparse", "labels")}
+    features = [feature for feature in MIXED_FEATURES if feature.name == "C1"]
+    source = PreparedSource(root=folder_of(tmp_path / "data", {"a": arrays}, features=features), parts=["a"])
+    rows = source.read(range(4))
+    assert rows.dense.shape == (4, 0)
+    assert rows.weights is None
+    assert rows.ids[:, 0].tolist() == arrays["sparse"][:4, 1].tolist()
+
+
+def test_rows_can_be_fetched_whatever_they_hold(tmp_path: Path) -> None:
+    source = PreparedSource(root=mixed_folder(tmp_path / "data", MIXED), parts=list(MIXED))
+    for rows in (range(19), range(5, 5), range(10, 12), range(19, 30)):
+        source.fetch(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
     [
-        ("sparse", 1, 100, "feature C2, row 3: id 100 is outside its table of 100 rows (ids run from 0 to 99)"),
-        ("sparse", 0, -1, "feature C1, row 3: id -1 is outside its table of 10 rows (ids run from 0 to 9)"),
-        ("sparse", 2, 4, "feature C3, row 3: id 4 is outside its table of 4 rows (ids run from 0 to 3)"),
-        ("dense", 1, np.nan, "row 3: dense feature I2 is nan"),
-        ("dense", 0, -np.inf, "row 3: dense feature I1 is -inf"),
-        ("labels", 0, 2, "row 3: label 2 is not 0 or 1"),
-        ("labels", 0, -1, "row 3: label -1 is not 0 or 1"),
+        ("C2", {"kind": "bag"}, "of kind 'bag' lies in file 'sparse', which holds no bags"),
+        (
+            "C2",
+            {"kind": "bag", "file": "labels", "bag_size": 2},
+            "of kind 'bag' lies in file 'labels', which holds no bags",
+        ),
+        ("I2", {"kind": "weight"}, "of kind 'weight' lies in file 'dense', but it is read from 'weights' alone"),
+        (
+            "C2",
+            {"file": "lists"},
+            "of kind 'id' lies in file 'lists', but it is read from 'sparse' or 'numeric_ids' alone",
+        ),
+        ("I2", {"file": "sparse"}, "of kind 'dense' lies in file 'sparse', but it is read from 'dense' alone"),
+        ("C2", {"rows": None}, "of kind 'id': its table has None rows in the manifest"),
+        ("C2", {"kind": "bag", "bag_size": 0}, "of kind 'bag': bag_size is 0 in the manifest"),
     ],
 )
-def test_a_value_that_cannot_be_is_named(tmp_path: Path, role: str, column: int, value: float, sentence: str) -> None:
-    root = with_value(tmp_path, role, 3, column, value)
-    source = PreparedSource(root=root, parts=["day_0", "day_2"])
-    source.read(np.array([0, 6, 7, 9]))  # rows beside it are fine
-    path = Path(root) / f"day_2_{role}.npy"
-    # The number is of the part, not of the source or of what was asked for.
-    assert refusal(lambda: source.read(np.array([0, 11, 10]))) == f"{path}: {sentence}; prepare the folder again"
-
-
-def test_the_largest_and_smallest_id_are_fine(tmp_path: Path) -> None:
-    for value in (0, 99):
-        source = PreparedSource(root=with_value(tmp_path, "sparse", 3, 1, value), parts=["day_2"])
-        assert source.read(np.arange(5)).ids[3, 1] == value
-
-
-def test_the_synthetic_stream_is_the_teachers_rows() -> None:
-    teacher = Teacher(seed=3, max_table_rows=50)
-    source = SyntheticSource(teacher=teacher, name="held_out", first_row=100, num_rows=20)
-    assert source.num_rows == 20
-    rows: Rows = source.read(np.array([5, 0], dtype=np.int64))
-    made = teacher.rows(np.array([105, 100], dtype=np.int64))
-    assert np.array_equal(rows.ids, made.ids) and np.array_equal(rows.dense, made.dense)
-    assert rows.labels.tolist() == made.label.tolist()
-    assert rows.row.tolist() == [5, 0]
-    assert source.teacher_rows().tolist() == list(range(100, 120))
-    assert (rows.ids < np.array(list(source.features.table_rows.values()))).all()
-
-
-def test_without_a_folder_training_and_held_out_rows_follow_each_other() -> None:
-    sources = open_sources(Data(synthetic=Synthetic(train_rows=30, valid_rows=12, max_table_rows=50)))
-    assert isinstance(sources.train, SyntheticSource) and isinstance(sources.valid, SyntheticSource)
-    assert sources.train.teacher_rows().tolist() == list(range(30))
-    assert sources.valid.teacher_rows().tolist() == list(range(30, 42))
-    assert sources.valid.features == sources.train.features
-    scored = open_scoring_source(Data(synthetic=Synthetic(train_rows=30, valid_rows=12, max_table_rows=50)), parts=[])
-    assert isinstance(scored, SyntheticSource)
-    assert scored.teacher_rows().tolist() == list(range(30, 42))
-
-
-def test_a_folders_parts_are_opened_as_named(root: str) -> None:
-    sources = open_sources(Data(root=root, train=("day_2",), valid=("day_0", "day_1")))
-    assert sources.train.num_rows == 5
-    assert sources.valid is not None and sources.valid.num_rows == 7
-    assert open_sources(Data(root=root, train=("day_2",))).valid is None
-
-
-def test_training_needs_a_folder_and_its_parts(root: str) -> None:
-    no_parts = "data.train: empty; name at least one part of data.root to train on"
-    no_folder = "data.root: empty, but data.train or data.valid name parts; give the prepared folder"
-    for data, sentence in (
-        (Data(root=root), no_parts),
-        (Data(root=root, valid=("day_0",)), no_parts),
-        (Data(train=("day_0",)), no_folder),
-        (Data(valid=("day_0",)), no_folder),
-    ):
-        with pytest.raises(ConfigError) as refused:
-            open_sources(data)
-        assert str(refused.value) == sentence
-
-
-def test_a_folder_is_scored_although_nothing_was_trained_on_it(root: str) -> None:
-    assert open_scoring_source(Data(root=root), parts=["day_2"]).num_rows == 5
-
-
-def test_the_stream_has_no_parts_to_score() -> None:
-    with pytest.raises(ConfigError) as refused:
-        open_scoring_source(Data(), parts=["day_1", "day_2"])
-    assert str(refused.value) == ("score.parts: the synthetic stream has no part 'day_1'; give data.root or no parts")
-
-
-def test_parts_without_rows_are_refused(root: str) -> None:
-    assert refusal(lambda: open_sources(Data(root=root, train=("day_1",)))) == (
-        "data.train: its parts hold no rows; name parts that do"
+def test_features_that_lie_where_they_cannot(root: str, name: str, change: dict[str, str], problem: str) -> None:
+    manifest = DataManifest.read(root)
+    features = tuple(
+        dataclasses.replace(feature, **change) if feature.name == name else feature  # type: ignore[arg-type]
+        for feature in manifest.features
     )
-    assert refusal(lambda: open_sources(Data(root=root, train=("day_0",), valid=("day_1",)))) == (
-        "data.valid: its parts hold no rows; name parts that do"
-    )
-    assert refusal(lambda: open_scoring_source(Data(root=root, train=("day_0",)), parts=["day_1"])) == (
-        f"{root}: its parts day_1 hold no rows; name parts in score.parts that do"
+    dataclasses.replace(manifest, features=features).write(root)
+    assert refusal(lambda: PreparedSource(root=root, parts=["day_0"])) == (
+        f"{root}: feature {name} {problem}; prepare the folder again"
     )
 
 
-def test_scoring_takes_every_part_unless_some_are_named(root: str) -> None:
-    data = Data(root=root, train=("day_0",))
-    assert [part.name for part in open_scoring_source(data, parts=[]).parts] == ["day_0", "day_1", "day_2"]
-    assert [part.name for part in open_scoring_source(data, parts=["day_2"]).parts] == ["day_2"]
+def changed(tmp_path: Path, role: str, array: np.ndarray | None) -> str:
+    arrays = dict(MIXED["a"])
+    if array is None:
+        del arrays[role]
+    else:
+        arrays[role] = array
+    return mixed_folder(tmp_path / "data", {"a": arrays})
+
+
+def test_a_role_that_a_part_does_not_have(tmp_path: Path) -> None:
+    root = changed(tmp_path, "numeric_ids", None)
+    assert refusal(lambda: PreparedSource(root=root, parts=["a"])) == (
+        f"{root}: part a has no file 'numeric_ids' in the manifest; prepare the folder again"
+    )
+
+
+def test_a_stored_bag_of_another_size_would_lose_ids(tmp_path: Path) -> None:
+    root = changed(tmp_path, "M1", np.zeros((11, 4), dtype=np.int32))
+    assert refusal(lambda: PreparedSource(root=root, parts=["a"])) == (
+        f"{root}/a_M1.npz[0]: holds int32 [11, 4], not int32 of 3 columns; prepare the folder again"
+    )
+
+
+def test_offsets_and_values_belong_together(tmp_path: Path) -> None:
+    values = MIXED["a"]["genres_values"]
+    root = changed(tmp_path, "genres_values", values[:-1])
+    assert refusal(lambda: PreparedSource(root=root, parts=["a"])) == (
+        f"{root}/a_genres_offsets.npy: runs from 0 to {len(values)}, but {root}/a_genres_values.npy holds"
+        f" {len(values) - 1} ids; prepare the folder again"
+    )

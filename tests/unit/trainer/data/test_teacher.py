@@ -1,10 +1,6 @@
-"""The planted teacher: a function of (seed, row), learnable, not linear, and the same in files and in the stream."""
+"""The planted teacher: a function of (seed, row), learnable, not linear, and renewed day by day."""
 
 from __future__ import annotations
-
-import hashlib
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +10,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.preprocessing import OneHotEncoder
 
 from configs.errors import ConfigError
-from tools import generate_criteo
-from trainer.data.criteo import LogFile
-from trainer.data.preparation import prepare
 from trainer.data.teacher import Teacher, TeacherRows
+from trainer.data.teacher_tables import TeacherTables, terabyte_tables
 from trainer.metrics.exact import metrics_of_logits
 
 FIELDS = ("dense_raw", "dense_missing", "sparse_index", "logit", "label")
@@ -116,60 +110,79 @@ def test_learnable_but_not_linear() -> None:
     assert 0.6 < linear < ceiling.auc - 0.05
 
 
+def test_the_rows_that_published_figures_rest_on_stay_the_same() -> None:
+    rows = Teacher(7, 20_000).rows(np.arange(1_000, 5_000))
+    sums = [
+        int(rows.dense_raw.sum()),
+        int(rows.sparse_index.sum()),
+        int(rows.label.sum()),
+        int(rows.dense_missing.sum()),
+    ]
+    assert sums == [980_135, 31_373_924, 950, 4_414]
+    assert float(rows.logit.sum()) == pytest.approx(-6421.090385411243, abs=1e-6)
+
+
+@pytest.mark.parametrize("label_rate", [0.033, 0.6])
+def test_the_label_rate_is_the_one_asked_for(label_rate: float) -> None:
+    tables = terabyte_tables(scale=0.001, num_days=4, rows_per_day=20_000, renewed=0.1)
+    ceiling = Teacher(3, 1_000, tables, label_rate).ceiling(np.arange(80_000))
+    assert ceiling.label_rate == pytest.approx(label_rate, rel=0.12)
+    assert ceiling.calibration == pytest.approx(1.0, abs=0.05)
+    assert ceiling.auc > 0.8
+
+
+def test_each_day_brings_new_values() -> None:
+    tables = terabyte_tables(scale=0.0001, num_days=4, rows_per_day=30_000, renewed=0.1, skew=1.05)
+    teacher = Teacher(3, 1_000, tables)
+    days = [teacher.rows(np.arange(day * 30_000, (day + 1) * 30_000)) for day in range(4)]
+    feature = 19
+    large = [day.sparse_index[:, feature] for day in days]
+    # A value's slot is its number modulo the slots: where the first day has seen a slot, the value in it may be new.
+    size = tables.sizes[feature]
+    seen = np.unique(large[0])
+    for number, day in enumerate(large[1:], start=1):
+        known_slot = day[np.isin(day % size, seen % size) & (day >= 0)]
+        assert np.mean(~np.isin(known_slot, seen)) == pytest.approx(0.1 * number, abs=0.06)
+    assert (np.unique(large[3]) < teacher.cardinalities[feature]).all()
+    small = [np.unique(day.sparse_index[:, 13]) for day in days]
+    assert len(np.setdiff1d(small[3], small[0])) < 0.1 * len(small[0])
+    assert_equal(teacher.rows(np.arange(59_990, 60_000)), days[1], slice(29_990, None))
+
+
+def test_sizes_follow_the_scale_and_small_features_keep_theirs() -> None:
+    whole, tenth = terabyte_tables(scale=1.0), terabyte_tables(scale=0.1)
+    assert sum(whole.sizes) == 882_774_559
+    for one, other in zip(whole.sizes, tenth.sizes, strict=True):
+        assert other == one if one <= 1_000 else other == max(round(one / 10), 1_000)
+    renewed = terabyte_tables(scale=1.0, num_days=24, rows_per_day=10, renewed=0.05)
+    for feature, size in enumerate(whole.sizes):
+        shown = renewed.sizes[feature] * (1 + 0.05 * 23 * (size > 2_000))
+        assert shown == pytest.approx(size, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"scale": 0.0}, "scale: 0.0"),
+        ({"scale": 8.0}, "scale: 8.0"),
+        ({"skew": 1.0}, "skew: 1.0"),
+        ({"skew": -1.0}, "skew: -1.0"),
+        ({"renewed": 1.5}, "new-values: 1.5"),
+        ({"renewed": -0.5}, "new-values: -0.5"),
+    ],
+)
+def test_bad_tables(changed: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        terabyte_tables(**{"scale": 1.0, "num_days": 3, "rows_per_day": 10, **changed})
+
+
+def test_too_many_values() -> None:
+    with pytest.raises(ConfigError, match="ids end at 2,147,483,645"):
+        TeacherTables(sizes=(2**31,), pairs=())
+
+
 def test_bad_size() -> None:
     with pytest.raises(ConfigError, match="max_table_rows: 0"):
         Teacher(1, 0)
-
-
-def generate(output: Path, **more: str) -> int:
-    flags = {"--days": "2", "--rows-per-day": "3000", "--max-table-rows": "300", "--seed": "5", **more}
-    return generate_criteo.main(["--output", str(output), *(piece for pair in flags.items() for piece in pair)])
-
-
-def test_the_generator_writes_the_teacher_s_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate_criteo, "_BLOCK_ROWS", 700)
-    assert generate(tmp_path / "logs") == 0
-    teacher = Teacher(5, 300)
-    for day in (0, 1):
-        rows = teacher.rows(np.arange(day * 3_000, (day + 1) * 3_000))
-        (parsed,) = [block.parse() for block in LogFile(str(tmp_path / "logs" / f"day_{day}.tsv.gz")).blocks()]
-        np.testing.assert_array_equal(parsed.labels, rows.label)
-        np.testing.assert_array_equal(parsed.dense_raw, rows.dense_raw)
-        np.testing.assert_array_equal(parsed.dense_missing, rows.dense_missing)
-        np.testing.assert_array_equal(parsed.value_missing, rows.sparse_index < 0)
-        for feature in range(26):
-            wanted = teacher.hashes(feature, np.maximum(rows.sparse_index[:, feature], 0))
-            there = ~parsed.value_missing[:, feature]
-            np.testing.assert_array_equal(parsed.values[there, feature], wanted[there])
-    ceilings = json.loads((tmp_path / "logs" / "ceiling.json").read_text())
-    assert set(ceilings) == {"day_0", "day_1"}
-    assert ceilings["day_1"]["auc"] == pytest.approx(teacher.ceiling(np.arange(3_000, 6_000)).auc, abs=1e-12)
-    assert ceilings["day_1"]["num_rows"] == 3_000
-
-
-def test_the_generator_s_bytes_are_the_same_each_time(tmp_path: Path) -> None:
-    def hashes(folder: str) -> list[str]:
-        assert generate(tmp_path / folder) == 0
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((tmp_path / folder).iterdir())]
-
-    assert hashes("one") == hashes("two")
-
-
-def test_prepared_logs_agree_with_the_stream(tmp_path: Path) -> None:
-    assert generate(tmp_path / "logs") == 0
-    inputs = [str(tmp_path / "logs" / f"day_{day}.tsv.gz") for day in (0, 1)]
-    prepare(inputs=inputs, output=str(tmp_path / "data"), min_count=1)
-    rows = Teacher(5, 300).rows(np.arange(3_000, 6_000))
-    np.testing.assert_array_equal(np.load(tmp_path / "data" / "day_1_dense.npy"), rows.dense)
-    ids = np.load(tmp_path / "data" / "day_1_sparse.npy")
-    np.testing.assert_array_equal(ids == 0, rows.ids == 0)
-    for feature in range(26):  # ids are others, but one to one, save for the unseen
-        pairs = {(a, b) for a, b in zip(ids[:, feature], rows.ids[:, feature], strict=True) if a != 1}
-        assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
-
-
-def test_the_generator_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for flag, value in (("--days", "0"), ("--rows-per-day", "-1"), ("--max-table-rows", "0"), ("--seed", "-1")):
-        assert generate(tmp_path / "logs", **{flag: value}) == 2
-        assert value in capsys.readouterr().err
-    assert not (tmp_path / "logs").exists()
+    with pytest.raises(ConfigError, match="label_rate: 1.0"):
+        Teacher(1, 10, label_rate=1.0)

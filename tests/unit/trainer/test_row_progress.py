@@ -1,0 +1,22 @@
+"""RowProgress: share, rate and time left, now and then."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer import row_progress
+from trainer.row_progress import RowProgress
+
+
+def test_it_tells_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    monkeypatch.setattr(row_progress.time, "monotonic", lambda: now)
+    progress = RowProgress("reading", 4_000)
+    now = 101.0
+    progress.add(500)
+    assert capsys.readouterr().err == ""
+    now = 105.0
+    progress.add(500)
+    assert capsys.readouterr().err == "reading:  25%, 1,000 rows, 200 rows/s, ETA 0:15\n"
+    progress.add(500)
+    assert capsys.readouterr().err == ""
