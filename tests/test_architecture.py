@@ -227,7 +227,7 @@ BAD = [
     (arrows_hold, "modules/members/__init__.py", "import importlib\nimportlib.import_module('trainer.storage')"),
     (arrows_hold, "sharding/planner.py", "from modules.ensemble import Ensemble"),
     (arrows_hold, "sharding/planner.py", "import trainer.runtime"),
-    (arrows_hold, "trainer/data/batch.py", "from tools.plan import main"),
+    (arrows_hold, "trainer/data/reading/batch.py", "from tools.plan import main"),
     (arrows_hold, "trainer/loop.py", "import torchx_components.dist"),
     (arrows_hold, "trainer/loop.py", "from tests.support import tiny"),
     (arrows_hold, "tools/plan.py", "import torchx_components.dist"),

@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_INTERRUPTED, ChorusError, DataError  # noqa: E402
-from trainer.data.adoption import adopt, num_rows_to_look_at  # noqa: E402
 from trainer.data.mlperf import TABLE_ROWS  # noqa: E402
+from trainer.data.preparing.adoption import adopt, num_rows_to_look_at  # noqa: E402
 from trainer.row_progress import RowProgress  # noqa: E402
 
 

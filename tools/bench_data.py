@@ -30,9 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError, ConfigError
 from trainer import storage
-from trainer.analysis import bench_loader, bench_memory, bench_parsers, bench_prepare, bench_scale
-from trainer.analysis.bench_figures import Findings, machine, table
-from trainer.analysis.bench_place import BenchPlace
+from trainer.analysis.bench import loader as bench_loader
+from trainer.analysis.bench import memory as bench_memory
+from trainer.analysis.bench import parsers as bench_parsers
+from trainer.analysis.bench import prepare as bench_prepare
+from trainer.analysis.bench import scale as bench_scale
+from trainer.analysis.bench.figures import Findings, machine, table
+from trainer.analysis.bench.place import BenchPlace
 from trainer.clock import clock
 from trainer.worker_processes import num_cores
 

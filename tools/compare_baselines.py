@@ -32,9 +32,9 @@ from configs.errors import EXIT_DONE, ChorusError, DataError
 from configs.schema import Data
 from trainer import storage
 from trainer.analysis.comparison import draw, judge, table
-from trainer.data.batch import Rows
-from trainer.data.opening import open_scoring_source
-from trainer.data.source import PreparedSource
+from trainer.data.reading.batch import Rows
+from trainer.data.reading.opening import open_scoring_source
+from trainer.data.reading.source import PreparedSource
 from trainer.metrics.exact import log_losses
 from trainer.prediction_files import probabilities, read_column, read_manifest
 

@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
-from trainer.data.log_writing import LogOrder, write_log
-from trainer.data.teacher import BASE_RATE, Teacher
-from trainer.data.teacher_tables import TeacherTables, kaggle_tables, terabyte_tables
+from trainer.data.synthetic.log_writing import LogOrder, write_log
+from trainer.data.synthetic.teacher import BASE_RATE, Teacher
+from trainer.data.synthetic.teacher_tables import TeacherTables, kaggle_tables, terabyte_tables
 from trainer.worker_processes import num_cores
 
 _KAGGLE_ROWS = 20_000

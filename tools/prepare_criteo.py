@@ -34,12 +34,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import DataError  # noqa: E402
-from trainer.data.criteo_format import CriteoFormat, first_line_has_label  # noqa: E402
-from trainer.data.dictionary import IdRule  # noqa: E402
 from trainer.data.mlperf import MAX_TABLE_ROWS, MULTI_HOT_SIZES  # noqa: E402
-from trainer.data.preparation_command import add_common_flags, run_program, settings_of_flags  # noqa: E402
-from trainer.data.preparation_settings import PreparationSettings, VocabularyChoice  # noqa: E402
-from trainer.data.splits import Split  # noqa: E402
+from trainer.data.preparing.criteo_format import CriteoFormat, first_line_has_label  # noqa: E402
+from trainer.data.preparing.dictionary import IdRule  # noqa: E402
+from trainer.data.preparing.preparation_command import add_common_flags, run_program, settings_of_flags  # noqa: E402
+from trainer.data.preparing.preparation_settings import PreparationSettings, VocabularyChoice  # noqa: E402
+from trainer.data.preparing.splits import Split  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,10 +40,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import DataError  # noqa: E402
 from configs.loader import read_table_schema  # noqa: E402
-from trainer.data.preparation_command import add_common_flags, run_program, settings_of_flags  # noqa: E402
-from trainer.data.preparation_settings import PreparationSettings  # noqa: E402
-from trainer.data.table_csv import CsvTable  # noqa: E402
-from trainer.data.table_parquet import ParquetTable  # noqa: E402
+from trainer.data.preparing.preparation_command import add_common_flags, run_program, settings_of_flags  # noqa: E402
+from trainer.data.preparing.preparation_settings import PreparationSettings  # noqa: E402
+from trainer.data.tables.table_csv import CsvTable  # noqa: E402
+from trainer.data.tables.table_parquet import ParquetTable  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

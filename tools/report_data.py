@@ -1,8 +1,8 @@
 """Reports on a prepared folder: rows and label rates, how many values, how skewed, missing, unseen, and drift.
 
-Writes DIR/report.json (its keys: trainer/analysis/data_report.py) and DIR/report.html, one page with charts that needs
-nothing else, and prints a table. Memory is bounded: ids are counted in at most --memory-gb, a table that takes more in
-several passes over the folder. Example:
+Writes DIR/report.json (its keys: trainer/analysis/data_report/report.py) and DIR/report.html, one page with charts
+that needs nothing else, and prints a table. Memory is bounded: ids are counted in at most --memory-gb, a table that
+takes more in several passes over the folder. Example:
 
   python tools/report_data.py --root data/criteo_tb --output data/criteo_tb_report
 """
@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from trainer import storage
-from trainer.analysis.data_report import report
-from trainer.analysis.data_report_page import page, table
+from trainer.analysis.data_report.page import page, table
+from trainer.analysis.data_report.report import report
 from trainer.worker_processes import num_cores
 
 JSON_NAME = "report.json"

@@ -10,7 +10,7 @@ from trainer import storage
 from trainer.assembly import AssembledTraining
 from trainer.checkpoints import PLAN_NAME
 from trainer.clock import clock
-from trainer.data.stream import SyntheticSource
+from trainer.data.synthetic.stream import SyntheticSource
 from trainer.loop import LoopEnd
 from trainer.metrics.exact import BinaryMetrics
 from trainer.reporting import METRICS_NAME, TENSORBOARD_NAME

@@ -31,9 +31,9 @@ from sharding.planner import plan_tables
 from sharding.report import PlanReport, report_plan
 from trainer import checkpoints, storage
 from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts
-from trainer.data.loading import slice_size
-from trainer.data.opening import TrainingSources, open_scoring_source, open_sources
-from trainer.data.source import SourceFeatures
+from trainer.data.reading.loading import slice_size
+from trainer.data.reading.opening import TrainingSources, open_scoring_source, open_sources
+from trainer.data.reading.source import SourceFeatures
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
 from trainer.optimizers import TaskOptimizer, update_tables_in_backward

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from configs.errors import CheckpointError, ChorusError, DataError
 from trainer import storage
-from trainer.data.source import SourceFeatures
+from trainer.data.reading.source import SourceFeatures
 from trainer.runtime import Runtime
 
 FORMAT = "chorus-checkpoint"

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from modules.merge import MERGED, merge
-from trainer.data.loading import BatchReader
-from trainer.data.order import RowOrder
-from trainer.data.prefetch import prefetched
-from trainer.data.source import RowSource
+from trainer.data.reading.loading import BatchReader
+from trainer.data.reading.order import RowOrder
+from trainer.data.reading.prefetch import prefetched
+from trainer.data.reading.source import RowSource
 from trainer.metrics.meters import LogitMeter, MeteredColumn
 from trainer.runtime import Runtime
 

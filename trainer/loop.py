@@ -15,11 +15,11 @@ from configs.schema import Data, Every, Train
 from modules.contracts import EnsembleOutput
 from modules.task import EnsembleTask
 from trainer.clock import clock
-from trainer.data.batch import Batch
-from trainer.data.loading import BatchReader
-from trainer.data.order import RowOrder
-from trainer.data.prefetch import prefetched
-from trainer.data.source import RowSource
+from trainer.data.reading.batch import Batch
+from trainer.data.reading.loading import BatchReader
+from trainer.data.reading.order import RowOrder
+from trainer.data.reading.prefetch import prefetched
+from trainer.data.reading.source import RowSource
 from trainer.evaluation import Evaluator, as_scalars, quality_line
 from trainer.loss_window import LossWindow
 from trainer.metrics.meters import MeteredColumn

@@ -19,9 +19,9 @@ from torch import nn
 from configs.errors import ChorusError
 from modules.merge import merge
 from trainer.clock import clock
-from trainer.data.batch import Batch, make_batch
-from trainer.data.prefetch import prefetched
-from trainer.data.source import RowSource
+from trainer.data.reading.batch import Batch, make_batch
+from trainer.data.reading.prefetch import prefetched
+from trainer.data.reading.source import RowSource
 from trainer.prediction_files import PredictionFile, write_range
 from trainer.runtime import Runtime
 

@@ -24,9 +24,9 @@ from tests.support.click_log import (
     synthetic_lines,
 )
 from tests.support.preparing import HASHED, arrays_of, quarantine, settings_for
-from trainer.data.criteo_format import CriteoFormat
-from trainer.data.preparation import prepare
-from trainer.data.text_files import DAMAGED_GZIP, TextFile
+from trainer.data.preparing.criteo_format import CriteoFormat
+from trainer.data.preparing.preparation import prepare
+from trainer.data.preparing.text_files import DAMAGED_GZIP, TextFile
 
 STRANGE = [b"\0", b"\r", b"\t", b"\n", b"+", b"-", b" ", b"\xff", "é".encode(), b"\xef\xbb\xbf", b"2", b'"', b"x", b"."]
 LONG = [b"7" * 2_500, b"0" * 2_500, b"f" * 900, b"9" * 19, b"-9223372036854775808", b"\xe9" * 300]

@@ -24,8 +24,8 @@ NUM_DAYS = 3
 PROGRAM = """
 import sys
 from tools import prepare_criteo
-from trainer.data import preparation
-from trainer.data.criteo_format import CriteoFormat
+from trainer.data.preparing import preparation
+from trainer.data.preparing.criteo_format import CriteoFormat
 CriteoFormat.__init__.__kwdefaults__["piece_bytes"] = 400_000
 preparation._BYTES_WORTH_A_PROCESS = 1
 sys.exit(prepare_criteo.main(sys.argv[1:]))

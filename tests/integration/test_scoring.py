@@ -18,8 +18,8 @@ from tests.support.runs import small_run
 from tests.support.state import whole_tensors
 from trainer import checkpoints
 from trainer.assembly import build_task, shard_task
-from trainer.data.batch import make_batch
-from trainer.data.source import PreparedSource
+from trainer.data.reading.batch import make_batch
+from trainer.data.reading.source import PreparedSource
 from trainer.runtime import Runtime
 
 MEMBERS = ("deep", "cross", "dot", "factor")

@@ -10,7 +10,7 @@ import numpy as np
 from trainer import storage
 from trainer.data.criteo import feature_specs
 from trainer.data.manifest import DataManifest, Part, PartFile
-from trainer.data.teacher import Teacher
+from trainer.data.synthetic.teacher import Teacher
 
 
 def write_prepared(root: Path, *, parts: Mapping[str, int], max_table_rows: int = 60, seed: int = 7) -> DataManifest:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.criteo_format import CriteoFormat
-from trainer.data.dictionary import IdRule
-from trainer.data.preparation_settings import PreparationSettings, VocabularyChoice
-from trainer.data.splits import Split
+from trainer.data.preparing.criteo_format import CriteoFormat
+from trainer.data.preparing.dictionary import IdRule
+from trainer.data.preparing.preparation_settings import PreparationSettings, VocabularyChoice
+from trainer.data.preparing.splits import Split
 
 HASHED = VocabularyChoice(kind="hash", hash_rows=100)
 MLPERF_RULE = IdRule(order="first_row", min_count=1, max_rows=40_000_000)

@@ -10,8 +10,8 @@ from configs.schema import RunConfig
 from tests.support.state import State, whole_tensors
 from trainer import storage
 from trainer.assembly import assemble_scoring, assemble_training, training_tensors
-from trainer.data.loading import BatchReader
-from trainer.data.order import RowOrder
+from trainer.data.reading.loading import BatchReader
+from trainer.data.reading.order import RowOrder
 from trainer.loop import train
 from trainer.metrics.exact import BinaryMetrics
 from trainer.prediction_files import finish_folder, prepare_folder

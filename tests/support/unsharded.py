@@ -13,9 +13,9 @@ from modules.tables import TableSpec, build_tables
 from sharding.initialisation import TableInit, initial_block
 from tests.support.state import State
 from trainer.assembly import build_task
-from trainer.data.loading import BatchReader
-from trainer.data.opening import open_sources
-from trainer.data.order import RowOrder
+from trainer.data.reading.loading import BatchReader
+from trainer.data.reading.opening import open_sources
+from trainer.data.reading.order import RowOrder
 
 
 class PlainTableRule:

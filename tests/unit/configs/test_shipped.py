@@ -13,7 +13,7 @@ from configs.loader import config_text, dump_run, read_run, read_table_schema
 from modules import members
 from tools import prepare_table
 from torchx_components.dist import ddp
-from trainer.data.preparation_command import settings_of_flags
+from trainer.data.preparing.preparation_command import settings_of_flags
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))

@@ -18,9 +18,9 @@ import polars as pl
 import pytest
 
 from tools import make_synthetic
-from trainer.data import log_writing
-from trainer.data.teacher import Teacher
-from trainer.data.teacher_tables import terabyte_tables
+from trainer.data.synthetic import log_writing
+from trainer.data.synthetic.teacher import Teacher
+from trainer.data.synthetic.teacher_tables import terabyte_tables
 
 ROOT = Path(__file__).resolve().parents[3]
 KAGGLE = {"--tables": "kaggle", "--max-table-rows": "300"}

@@ -11,11 +11,11 @@ import pytest
 from tests.support.click_log import synthetic_lines, write_log
 from tests.support.preparing import arrays_of, contents
 from tools import prepare_criteo
-from trainer.data import preparation_command
 from trainer.data.manifest import DataManifest
 from trainer.data.mlperf import MULTI_HOT_SIZES
-from trainer.data.preparation_command import ProgressLine, input_files
-from trainer.data.stages import STAGES, PreparationProgress
+from trainer.data.preparing import preparation_command
+from trainer.data.preparing.preparation_command import ProgressLine, input_files
+from trainer.data.preparing.stages import STAGES, PreparationProgress
 
 MACHINE = ["--workers", "1", "--memory-gb", "2"]
 

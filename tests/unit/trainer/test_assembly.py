@@ -15,7 +15,7 @@ from configs.schema import RunConfig
 from modules.seeding import derive_seed
 from trainer.assembly import BuiltTask, assemble_training, build_task
 from trainer.command_line import training_config
-from trainer.data.source import SourceFeatures
+from trainer.data.reading.source import SourceFeatures
 from trainer.runtime import Runtime
 
 FEATURES = SourceFeatures(dense_names=("I1", "I2"), table_rows={"C1": 100, "C2": 4, "C3": 25}, dictionary="d1")

@@ -14,7 +14,7 @@ import torch
 from configs.errors import EXIT_FAILURE, EXIT_REFUSED, CheckpointError, ChorusError, DataError
 from trainer import checkpoints
 from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts, check_same_features, check_same_model
-from trainer.data.source import SourceFeatures
+from trainer.data.reading.source import SourceFeatures
 from trainer.runtime import Runtime
 
 FEATURES = SourceFeatures(dense_names=("I1", "I2"), table_rows={"C1": 10, "C2": 20}, dictionary="d1")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from modules.contracts import EnsembleOutput
 from tests.unit.trainer.data.prepared import PartArrays, part_arrays, prepared_folder
 from tests.unit.trainer.ranks import OneOfMany
-from trainer.data.batch import Batch
-from trainer.data.source import PreparedSource
+from trainer.data.reading.batch import Batch
+from trainer.data.reading.source import PreparedSource
 from trainer.evaluation import Evaluator, as_scalars, quality_line
 from trainer.metrics.exact import metrics_of_logits
 from trainer.metrics.meters import MeteredColumn

@@ -18,8 +18,8 @@ from configs.errors import ChorusError
 from configs.schema import RunConfig
 from trainer.assembly import AssembledTraining, assemble_training
 from trainer.command_line import training_config
-from trainer.data import loading
-from trainer.data.order import RowOrder
+from trainer.data.reading import loading
+from trainer.data.reading.order import RowOrder
 from trainer.loop import LoopEnd, train
 from trainer.reporting import Reporter
 from trainer.runtime import Runtime

@@ -18,9 +18,9 @@ from modules.contracts import EnsembleOutput
 from modules.merge import merge
 from tests.unit.trainer.data.prepared import PartArrays, part_arrays, prepared_folder
 from tests.unit.trainer.ranks import OneOfMany
-from trainer.data.batch import Batch
 from trainer.data.manifest import DataManifest
-from trainer.data.source import PreparedSource, SourcePart
+from trainer.data.reading.batch import Batch
+from trainer.data.reading.source import PreparedSource, SourcePart
 from trainer.prediction_files import PredictionFile, finish_folder, read_manifest
 from trainer.scoring import ScoringJob, cut_ranges
 

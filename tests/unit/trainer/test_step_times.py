@@ -13,7 +13,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from modules.tables import build_tables
 from tests.unit.modules.small import FEATURES, bags, group_specs
-from trainer.data.prefetch import prefetched
+from trainer.data.reading.prefetch import prefetched
 from trainer.step_times import PHASES, StepTimes
 
 CPU = torch.device("cpu")

@@ -12,13 +12,13 @@ from torchrec.datasets.criteo import BinaryCriteoUtils
 
 from tests.support.click_log import synthetic_lines, write_log
 from tests.support.preparing import MLPERF_RULE, arrays_of, settings_for
-from trainer.data.criteo_format import CriteoFormat
-from trainer.data.dictionary import IdRule
 from trainer.data.manifest import DataManifest
 from trainer.data.mlperf import MAX_TABLE_ROWS, MULTI_HOT_SIZES
-from trainer.data.preparation import prepare
-from trainer.data.preparation_settings import VocabularyChoice
-from trainer.data.splits import Split
+from trainer.data.preparing.criteo_format import CriteoFormat
+from trainer.data.preparing.dictionary import IdRule
+from trainer.data.preparing.preparation import prepare
+from trainer.data.preparing.preparation_settings import VocabularyChoice
+from trainer.data.preparing.splits import Split
 
 RAW = CriteoFormat(numerics="raw", piece_bytes=4_000)
 
@@ -121,7 +121,7 @@ def test_ids_above_2_to_the_24_with_and_without_the_references_rounding(
     def as_if(rule: IdRule, num_values: int) -> int:
         return true_rule(rule, num_values + skipped)
 
-    monkeypatch.setattr("trainer.data.dictionary.FIRST_VALUE_ID", 2 + skipped)
+    monkeypatch.setattr("trainer.data.preparing.dictionary.FIRST_VALUE_ID", 2 + skipped)
     monkeypatch.setattr(IdRule, "table_rows", as_if)
     manifest = prepare_as_reference(days, tmp_path / "ours", max_rows=max_rows, mlperf_float32=rounding)
     table_rows = np.array([feature.rows for feature in manifest.id_features])

@@ -1,0 +1,1 @@
+"""Statistics of a prepared folder, as JSON and as a page."""

@@ -1,0 +1,1 @@
+"""From logs and tables to prepared folders."""

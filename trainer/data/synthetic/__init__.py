@@ -1,0 +1,1 @@
+"""Rows of a planted teacher, whose best possible prediction is known."""
