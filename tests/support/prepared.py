@@ -29,7 +29,7 @@ def write_prepared(root: Path, *, parts: Mapping[str, int], max_table_rows: int 
         files = {}
         for role, array in arrays.items():
             path = root / f"{name}_{role}.npy"
-            np.save(path, array)
+            np.save(path, np.ascontiguousarray(array))
             files[role] = PartFile(path=path.name, num_bytes=path.stat().st_size, sha256=storage.sha256(str(path)))
         made.append(Part(name=name, num_rows=num_rows, label_sum=int(rows.label.sum()), files=files))
     manifest = DataManifest(
