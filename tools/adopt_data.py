@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.errors import EXIT_DONE, EXIT_INTERRUPTED, ChorusError, DataError  # noqa: E402
+from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError, DataError  # noqa: E402
 from trainer.data.mlperf import TABLE_ROWS  # noqa: E402
 from trainer.data.preparing.adoption import adopt, num_rows_to_look_at  # noqa: E402
 from trainer.row_progress import RowProgress  # noqa: E402
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ChorusError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {options.root}: cannot be written ({error.strerror or error})", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         print("stopped; nothing was written, run it again", file=sys.stderr)
         return EXIT_INTERRUPTED

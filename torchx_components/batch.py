@@ -97,7 +97,8 @@ def prepare(
         max_retries: the number of scheduler retries allowed; a task that is started again goes on from what is done
     """
     # In a role's arguments `$$` stands for `$`.
-    flags = [shlex.quote(arg).replace("$", "$$") for arg in ("--output", output, *args)]
+    memory = [] if "--memory-gb" in args else ["--memory-gb", f"{0.9 * memMB / 1024:.2f}"]
+    flags = [shlex.quote(arg).replace("$", "$$") for arg in ("--output", output, *args, *memory)]
     command = " ".join(["python", shlex.quote(script), *flags, "--shard", f"{specs.macros.replica_id}/{tasks}"])
     role = specs.Role(
         name="prepare",

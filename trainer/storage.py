@@ -134,6 +134,11 @@ def rename(path: str, new_path: str) -> None:
     os.replace(path, new_path)
 
 
+def same_place(path: str, other: str) -> bool:
+    """Whether two paths lead to the same file or folder."""
+    return path == other if is_remote(path) or is_remote(other) else os.path.realpath(path) == os.path.realpath(other)
+
+
 def base_name(path: str) -> str:
     """The last piece of a path."""
     return os.path.basename(path)

@@ -235,5 +235,6 @@ def test_batch_prepare():
     words = shlex.split(role.args[1].split(";")[-1])
     assert words[:2] == ["python", "tools/prepare_criteo.py"]
     assert words[2:6] == ["--output", "a folder", "--input", "logs/day_*.gz"]
-    assert words[6] == "--shard" and words[7].endswith("/3")
+    assert words[6:8] == ["--memory-gb", "3.60"]  # of the 4 GiB that a task is given
+    assert words[8] == "--shard" and words[9].endswith("/3")
     assert role.env["OMP_NUM_THREADS"] == "1"

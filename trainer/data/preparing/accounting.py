@@ -76,6 +76,7 @@ def _refuse(
             )
     lines = sum(account.num_lines for account in accounts)
     bad = sum(account.num_quarantined for account in accounts)
+    bad -= sum(account.reasons.get(DAMAGED_GZIP, 0) for account in accounts)  # these are allowed, or it has ended
     if bad > settings.max_bad_fraction * lines:
         shares = [account.num_quarantined / max(account.num_lines, 1) for account in accounts]
         worst = shares.index(max(shares))

@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from trainer.data.manifest import (
     Part,
     PartFile,
 )
+from trainer.data.preparing.part_writing import write_npy_header
 from trainer.data.reading.array_files import ArrayFile, ArrayShape, open_array
 
 _NAME = re.compile(r"(?P<part>[A-Za-z0-9_]+?)_(?P<role>dense|labels|sparse)[A-Za-z0-9_]*\.(npy|npz)")
@@ -144,7 +146,7 @@ def _features(
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", name)]
 
 
 def _find(root: str) -> dict[str, dict[str, str]]:
@@ -198,7 +200,14 @@ def _as_int32(root: str, name: str) -> str:
         return name
     copy = name.removesuffix(".npy") + _COPY_SUFFIX
     temporary = storage.join(root, copy + ".tmp")
-    narrow = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int32, shape=ids.shape)
+    with storage.naming(temporary), storage.open_file(temporary, "wb") as file:
+        write_npy_header(file, shape=ids.shape, dtype="<i4")
+        _write_narrow(ids, file, path=path)
+    storage.rename(temporary, storage.join(root, copy))
+    return copy
+
+
+def _write_narrow(ids: NDArray[np.int64], file: IO[bytes], *, path: str) -> None:
     for start in range(0, len(ids), _BLOCK_ROWS):
         block = ids[start : start + _BLOCK_ROWS]
         if block.size and (block.min() < 0 or block.max() >= 2**31):
@@ -207,10 +216,7 @@ def _as_int32(root: str, name: str) -> str:
                 f"{path}: row {start + row}, column {column}: id {block[row, column]} is not one of 31 bits; the file"
                 " holds raw values, map them to ids first"
             )
-        narrow[start : start + _BLOCK_ROWS] = block
-    narrow.flush()
-    storage.rename(temporary, storage.join(root, copy))
-    return copy
+        file.write(block.astype(np.int32).data)
 
 
 def _largest_ids(root: str, part: _FoundPart, table_rows: Sequence[int] | None, tell: Tell) -> NDArray[np.int64]:
@@ -227,12 +233,13 @@ def _largest_ids(root: str, part: _FoundPart, table_rows: Sequence[int] | None, 
             low[number], high[number] = least_ones.min(), most_ones.max()
     else:
         low, high = _column_range(open_array(path, member=None, shape=_IDS), tell=tell)
+    names = _id_names(len(low))
     for column, (least, most) in enumerate(zip(low, high, strict=True)):
         limit = 2**31 if table_rows is None else table_rows[column]
         if least < 0 or most >= limit:
             raise DataError(
-                f"{path}: feature {column}: ids run from {least} to {most}, outside its table of {limit} rows; give the"
-                " sizes the data were made for"
+                f"{path}: feature {names[column]}: ids run from {least} to {most}, outside its table of {limit} rows;"
+                " give the sizes the data were made for"
             )
     return np.asarray(high, np.int64)
 

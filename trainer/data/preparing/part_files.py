@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from configs.errors import DataError
 from trainer import storage
 from trainer.data.manifest import (
     DENSE_FILE,
@@ -58,11 +60,22 @@ class PartFiles:
         """Role -> file of a part."""
         return {role: self._path(part, role) for role in (*self._roles(), *self.stored_bags)}
 
+    def _refuse_shared_paths(self) -> None:
+        owners: dict[str, str] = {}
+        for part in self.names:
+            for path in self.paths(part).values():
+                if path in owners:
+                    raise DataError(
+                        f"{path}: parts {owners[path]!r} and {part!r} would share this file, as one's name begins with"
+                        " the other's; rename an input or a feature"
+                    )
+                owners[path] = part
+
     def _path(self, part: str, role: str) -> str:
         return storage.join(self.root, f"{part}_{role}.npy")
 
-    def expand_jobs(self, features: Sequence[FeatureSpec]) -> list[ExpandJob]:
-        """What is left to do to write the bags out."""
+    def expand_jobs(self, features: Sequence[FeatureSpec], *, scratch: str) -> list[ExpandJob]:
+        """What is left to do to write the bags out; marks in `scratch` say what is done."""
         jobs = [
             ExpandJob(
                 sparse=self._path(part, SPARSE_FILE),
@@ -71,23 +84,28 @@ class PartFiles:
                 bag_size=feature.bag_size or 1,
                 table_rows=feature.rows or 1,
                 output=self._path(part, feature.name),
+                mark=storage.join(scratch, f"expanded_{part}_{feature.name}.json"),
             )
             for part in self.names
             for feature in features
             if feature.name in self.stored_bags
         ]
-        return [job for job in jobs if not storage.is_file(job.output)]
+        return [job for job in jobs if not (storage.is_file(job.mark) and storage.is_file(job.output))]
 
     def make(
-        self, num_rows: Sequence[int], bag_values: Sequence[Sequence[int]], *, make: bool
+        self, num_rows: Sequence[int], bag_values: Sequence[Sequence[int]], *, mode: Literal["make", "expect", "name"]
     ) -> dict[int, dict[str, OutputFile]]:
         """Makes the files at their full length where they are not there yet; gives them by part and role.
 
         Args:
             num_rows: Of each part.
             bag_values: Of each part the number of values of each bag feature.
-            make: Whether to make them, or only to say what they are.
+            mode: make: make them; expect: they hold rows already and must be there; name: only say what they are.
+
+        Raises:
+            DataError: a file that holds rows is gone or cut, or two parts would share one.
         """
+        self._refuse_shared_paths()
         found: dict[int, dict[str, OutputFile]] = {}
         for part, name in enumerate(self.names):
             paths = self.paths(name)
@@ -99,9 +117,9 @@ class PartFiles:
                 header = _header((length, width) if width else (length,), dtype)
                 row_bytes = max(width, 1) * np.dtype(dtype).itemsize
                 output = OutputFile(path=paths[role], header_bytes=len(header), row_bytes=row_bytes)
-                if make:
-                    _make(output, header, length)
-                if make and role.endswith("_offsets"):
+                if mode != "name":
+                    _make(output, header, length, expected=mode == "expect")
+                if mode == "make" and role.endswith("_offsets"):
                     last = bag_values[part][self.layout.bags.index(role.removesuffix("_offsets"))]
                     output.put(np.array([last], np.int64), first_row=num_rows[part])
                 found[part][role] = output
@@ -114,10 +132,14 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     return header.getvalue()
 
 
-def _make(output: OutputFile, header: bytes, length: int) -> None:
+def _make(output: OutputFile, header: bytes, length: int, *, expected: bool) -> None:
     size = output.header_bytes + length * output.row_bytes
     if storage.is_file(output.path) and storage.num_bytes(output.path) == size:
         return
+    if expected:
+        raise DataError(
+            f"{output.path}: rows were written to it, and it is gone or of another size; give --overwrite to begin anew"
+        )
     with storage.naming(output.path), storage.open_file(output.path, "wb") as file:
         file.write(header)
         file.truncate(size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ def rows_of_cut(
 
 
 _EXPANDED_ROWS = 1 << 14
+
+
+def write_npy_header(file: IO[bytes], *, shape: tuple[int, ...], dtype: str) -> None:
+    """Begins an npy file in C order."""
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +260,7 @@ class ExpandJob:
         bag_size: Of every bag.
         table_rows: Of its table.
         output: The file.
+        mark: Written once it is whole.
     """
 
     sparse: str
@@ -263,21 +269,23 @@ class ExpandJob:
     bag_size: int
     table_rows: int
     output: str
+    mark: str
 
     def run(self, tell: Tell) -> None:
-        """The file has its name once it is whole."""
+        """Writes the file, then the mark."""
         from trainer.data.reading.bags import BagExpander  # brings torch along, which nothing else here needs
 
         expander = BagExpander(feature=self.feature, bag_size=self.bag_size, table_rows=self.table_rows)
         sparse = np.load(self.sparse, mmap_mode="r")
-        temporary = f"{self.output}.tmp"
-        bags = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int32, shape=(len(sparse), self.bag_size))
-        for start in range(0, len(sparse), _EXPANDED_ROWS):
-            first_ids = np.ascontiguousarray(sparse[start : start + _EXPANDED_ROWS, self.column])
-            expander.expand(first_ids, bags[start : start + len(first_ids)])
-            tell(0, len(first_ids))
-        bags.flush()
-        storage.rename(temporary, self.output)
+        with storage.naming(self.output), storage.open_file(self.output, "wb") as file:
+            write_npy_header(file, shape=(len(sparse), self.bag_size), dtype="<i4")
+            for start in range(0, len(sparse), _EXPANDED_ROWS):
+                first_ids = np.ascontiguousarray(sparse[start : start + _EXPANDED_ROWS, self.column])
+                bags = np.empty((len(first_ids), self.bag_size), np.int32)
+                expander.expand(first_ids, bags)
+                file.write(bags.data)
+                tell(0, len(first_ids))
+        storage.write_json(self.mark, {}, durable=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ with what is missing, and ends in the same bytes.
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Sequence
+from typing import Literal
 
 from configs.errors import ChorusError, DataError
 from trainer import storage
@@ -27,7 +29,7 @@ from trainer.data.preparing.pieces import WRITTEN, PieceName, PieceRecord
 from trainer.data.preparing.preparation_settings import PreparationSettings
 from trainer.data.preparing.prepared_folder import InputFile, PreparedFolder
 from trainer.data.preparing.splits import BoundSplit, PieceRows
-from trainer.data.preparing.stages import OnProgress, Stages
+from trainer.data.preparing.stages import FinishedElsewhere, OnProgress, Stages
 from trainer.data.preparing.vocabulary import Vocabulary
 from trainer.data.preparing.vocabulary_making import VocabularyMaking
 
@@ -65,19 +67,29 @@ def prepare(
         finished = _finished(settings, folder)
         if finished is not None:
             return finished
-    stages = Stages(num_workers=_num_workers(settings), shares=settings.shard[1] > 1, on_progress=on_progress)
+    stages = Stages(
+        num_workers=_num_workers(settings),
+        finished=None if settings.shard[1] == 1 else folder.finished,
+        on_progress=on_progress,
+    )
     try:
-        folder.claim(overwrite=overwrite, shard=settings.shard[0])
+        folder.claim(overwrite=overwrite, shard=settings.shard)
         return _Preparation(settings, folder, stages).run()
+    except FinishedElsewhere as done:
+        return done.result
     except OSError as error:
-        room = storage.room(settings.output) if storage.exists(settings.output) else ""
-        raise ChorusError(
-            f"{error.filename or settings.output}: cannot be written ({error.strerror or error}){room};"
-            " make room and run again: it goes on from what is done"
-        ) from error
+        raise ChorusError(_disk_sentence(error, settings.output)) from error
     finally:
         stages.close()
         folder.release()
+
+
+def _disk_sentence(error: OSError, output: str) -> str:
+    what = f"{error.filename or output}: {error.strerror or error}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}; correct it and run again: it goes on from what is done"
+    room = storage.room(output) if storage.exists(output) else ""
+    return f"{what}{room}; make room and run again: it goes on from what is done"
 
 
 def _finished(settings: PreparationSettings, folder: PreparedFolder) -> DataManifest | None:
@@ -127,8 +139,7 @@ class _Preparation:
         vocabulary = known or making.from_counts(self._count(records, bound))
         self._write(records, bound, vocabulary)
         if not self._leads:  # which looks at no scratch file any more: they go as soon as the manifest is there
-            finished: DataManifest = self._stages.wait(self._folder.finished, "seal")
-            return finished
+            self._stages.wait(lambda: None, "seal")
         label_sums = self._stages.wait(lambda: self._label_sums(records, bound), "write")
         return self._seal(bound, vocabulary, label_sums, making.sha256(), accounts)
 
@@ -241,8 +252,9 @@ class _Preparation:
             records, bound, split=self._settings.split, layout=self._layout, folder=self._scratch
         )
         files = PartFiles(root=self._folder.root, layout=self._layout, names=self._settings.split.names)
-        outputs = files.make(bound.num_rows, totals, make=self._leads)
         made = storage.join(self._scratch, "parts_made.json")
+        mode: Literal["make", "expect", "name"] = "expect" if storage.is_file(made) else "make"
+        outputs = files.make(bound.num_rows, totals, mode=mode if self._leads else "name")
         if self._leads:
             storage.write_json(made, {})
         self._stages.wait(lambda: storage.is_file(made) or None, "write")
@@ -317,7 +329,7 @@ class _Preparation:
         features = features_of(self._layout, known, bag_sizes=settings.bag_sizes, stored=settings.materialise_bags)
         bags = tuple(feature.name for feature in features if feature.bag_size) if settings.materialise_bags else ()
         files = PartFiles(root=self._folder.root, layout=self._layout, names=split.names, stored_bags=bags)
-        expanding = files.expand_jobs(features)
+        expanding = files.expand_jobs(features, scratch=self._scratch)
         for _ in self._stages.run("expand", expanding, total=len(bags) * sum(bound.num_rows)):
             pass
         jobs = [SealJob(path=path) for name in split.names for path in files.paths(name).values()]

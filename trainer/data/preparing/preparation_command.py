@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from configs.errors import EXIT_DONE, EXIT_INTERRUPTED, ChorusError, DataError
 from trainer import storage
@@ -51,7 +52,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     add = parts.add_argument
     add("--split", nargs="+", metavar="NAME=SHARE", help="cut all rows in time order into these parts")
     add("--random-split", nargs="+", metavar="NAME=SHARE", help="deal rows to these parts by a hash of their number")
-    add("--seed", type=int, default=1, metavar="N", help="of --random-split (default: 1)")
+    add("--seed", type=int, metavar="N", help="of --random-split (default: 1)")
     vocabulary = parser.add_argument_group("ids")
     add = vocabulary.add_argument
     add(
@@ -153,15 +154,18 @@ def split_of_flags(options: argparse.Namespace, inputs: Sequence[str], *, parts:
     if not pairs:
         return Split.by_file(inputs)
     shares = _shares(pairs, flag="--split" if options.split else "--random-split")
-    kind = "time" if options.split else "random"
-    return Split(kind=kind, names=tuple(shares), shares=tuple(shares.values()), seed=options.seed)  # type: ignore[arg-type]
+    kind: Literal["time", "random"] = "time" if options.split else "random"
+    if options.seed is not None and kind == "time":
+        raise DataError("--seed: has a meaning with --random-split only; leave it out")
+    seed = 1 if options.seed is None else options.seed
+    return Split(kind=kind, names=tuple(shares), shares=tuple(shares.values()), seed=seed)
 
 
 def _vocabulary(options: argparse.Namespace) -> VocabularyChoice:
     counting = ("vocabulary_from", "min_count", "max_rows")
     given = ["--" + name.replace("_", "-") for name in counting if getattr(options, name) is not None]
     hash_rows = options.hash_rows
-    if options.dictionary:
+    if options.dictionary is not None:
         given += ["--vocabulary hash"] * (options.vocabulary == "hash") + ["--hash-rows"] * (hash_rows is not None)
         if given:
             raise DataError(
@@ -182,7 +186,7 @@ def _vocabulary(options: argparse.Namespace) -> VocabularyChoice:
 
 def _shard(text: str) -> tuple[int, int]:
     index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit()):
+    if not (slash and text.isascii() and index.isdecimal() and count.isdecimal()):
         raise DataError(f"--shard: {text!r} is not I/N; write 0/24 to 23/24")
     return int(index), int(count)
 
@@ -200,7 +204,7 @@ def _shares(pairs: Sequence[str], *, flag: str) -> dict[str, str]:
 
 
 def _natural_key(path: str) -> list[tuple[int, str]]:
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", path)]
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", path)]
 
 
 def input_files(patterns: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,15 @@ from trainer.data.preparing.splits import Split
 WORKER_BYTES = 450 << 20
 DEFAULT_MAX_BAD_FRACTION = 1e-4
 _GIB = 1 << 30
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def default_memory_gb() -> float:
-    """Half of this machine's memory, at most 8 GiB."""
+    """Half of the memory that this machine, or the container, has; at most 8 GiB."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_LIMITS:
+        if storage.is_file(path) and (limit := storage.read_text(path).strip()).isdecimal():
+            whole = min(whole, int(limit))
     return min(8.0, round(whole / 2 / _GIB, 1))
 
 
@@ -111,6 +116,8 @@ class PreparationSettings:
         doubled = sorted({path for path in self.inputs if self.inputs.count(path) > 1})
         if doubled:
             raise DataError(f"inputs: {doubled[0]} is named twice; a row must not be in two places")
+        if not self.output:
+            raise DataError("output: is empty; name the folder to write")
         if storage.is_remote(self.output):
             raise DataError(
                 f"output: {self.output}: rows are written in place, so it must be a local or mounted folder"
@@ -119,7 +126,7 @@ class PreparationSettings:
             raise DataError(f"max_bad_fraction: {self.max_bad_fraction} must be from 0 to 1")
         if self.num_workers < 1:
             raise DataError(f"workers: {self.num_workers} must be at least 1")
-        if not self.memory_gb * _GIB >= 2 * WORKER_BYTES:  # nan included
+        if not math.isfinite(self.memory_gb) or self.memory_gb * _GIB < 2 * WORKER_BYTES:  # nan included
             raise DataError(f"memory_gb: {self.memory_gb:g} is too little; give at least {2 * WORKER_BYTES / _GIB:.1f}")
         if not 0 <= self.shard[0] < self.shard[1]:
             raise DataError(f"shard: {self.shard[0]}/{self.shard[1]} is not one of 0/N to N-1/N")
@@ -137,11 +144,20 @@ class PreparationSettings:
             self._check_saved()
 
     def _check_saved(self) -> None:
+        if storage.same_place(self.vocabulary.saved, self.output):
+            raise DataError(
+                f"dictionary: {self.vocabulary.saved} is the output folder too; write new days to another one"
+            )
         if not storage.is_file(storage.join(self.vocabulary.saved, MANIFEST_NAME)):
             raise DataError(f"dictionary: {self.vocabulary.saved!r} is not a finished prepared folder; name one")
         saved = DataManifest.read(self.vocabulary.saved)
         if "input" not in saved.provenance:
             raise DataError(f"dictionary: {self.vocabulary.saved} was adopted: its values are not known; prepare them")
+        if saved.provenance["vocabulary"].get("order") == "first_row":
+            raise DataError(
+                f"dictionary: {self.vocabulary.saved} was prepared with --mlperf, where every day is in the dictionary"
+                " from the beginning; prepare its days and the new ones together"
+            )
         kept, wanted = (_without_labels(found) for found in (saved.provenance["input"], self.input_format.as_dict()))
         if kept != wanted:
             key, before, now = difference("input", kept, wanted)

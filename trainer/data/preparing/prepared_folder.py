@@ -46,7 +46,7 @@ class InputFile:
             DataError: there is no such file.
         """
         if not storage.is_file(path):
-            raise DataError(f"{path}: {'is a folder, not a file' if storage.exists(path) else 'no such file'}")
+            raise DataError(f"{path}: {'is not a regular file' if storage.exists(path) else 'no such file'}")
         return InputFile(path=path, num_bytes=storage.num_bytes(path), modified_ns=storage.modified_ns(path))
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class PreparedFolder:
                         f"{path}: is gone or of another size than prepared; give --overwrite to prepare it again"
                     )
 
-    def claim(self, *, overwrite: bool, shard: int) -> None:
+    def claim(self, *, overwrite: bool, shard: tuple[int, int]) -> None:
         """Makes the folder ours: new, or where an interrupted preparation of the same plan left it.
 
         Raises:
@@ -145,23 +145,33 @@ class PreparedFolder:
                 f"{self.root}: holds {names[0]!r} with neither a manifest nor the mark of an interrupted preparation;"
                 " choose an empty folder"
             )
+        if overwrite and shard[1] > 1:
+            raise DataError(f"{self.root}: --overwrite is not for one of several processes; delete the folder first")
+        if MANIFEST_NAME in names and DataManifest.read(self.root).provenance.get("adopted"):
+            raise DataError(
+                f"{self.root}: holds adopted files, which no preparation of ours has made; choose another output folder"
+            )
         storage.make_folder(self.scratch)
         self._take_lock(shard)
-        if shard and overwrite:
-            raise DataError(f"{self.root}: --overwrite is not for one of several processes; delete the folder first")
         if MANIFEST_NAME in names or (overwrite and names):
             self._empty()
         plan_path = storage.join(self.scratch, PLAN_NAME)
-        with storage.open_file(storage.join(self.scratch, "lock_plan"), "w") as alone:
+        with storage.open_file(storage.join(self.scratch, "plan.lock"), "w") as alone:
             fcntl.flock(alone.fileno(), fcntl.LOCK_EX)  # the processes of one preparation may start together
             if storage.is_file(plan_path):
                 self._continue(storage.read_json(plan_path))
             storage.write_json(plan_path, {**self.settings, "inputs": [entry.as_dict() for entry in self.inputs]})
 
-    def _take_lock(self, shard: int) -> None:
-        self._lock = storage.open_file(storage.join(self.scratch, f"lock_{shard}"), "w")
+    def _take_lock(self, shard: tuple[int, int]) -> None:
+        """Keeps others away that would do the same share, or that share the work otherwise."""
+        index, count = shard
+        self._lock = storage.open_file(storage.join(self.scratch, f"lock_{index}_of_{count}"), "w")
         try:
             fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in storage.names(self.scratch):
+                if name.startswith("lock_") and not name.endswith(f"_of_{count}"):
+                    with storage.open_file(storage.join(self.scratch, name)) as other:
+                        fcntl.flock(other.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             raise DataError(f"{self.root}: another process prepares there right now; wait for it or end it") from error
 
@@ -173,7 +183,7 @@ class PreparedFolder:
                 storage.remove_tree(path)
             elif name != UNFINISHED_FOLDER:
                 storage.remove_file(path)
-        self._remove_scratch(lambda name: not name.startswith("lock_"))
+        self._remove_scratch(lambda name: not name.startswith(("lock_", "plan.lock")))
 
     def _continue(self, plan: Mapping[str, Any]) -> None:
         """Keeps what was done if the plan is the same; what came from files that changed since is done again."""
@@ -191,10 +201,10 @@ class PreparedFolder:
         changed = [place for place, entry in enumerate(self.inputs) if not entry.is_same_as(kept[place])]
         if changed and any(name.endswith(WRITTEN) for name in storage.names(self.scratch)):
             # Rows that are in the parts are no longer in scratch.
-            self._remove_scratch(lambda name: not name.startswith("lock_"))
+            self._remove_scratch(lambda name: not name.startswith(("lock_", "plan.lock")))
         elif changed:
             gone = tuple(PieceName(file=place, piece=0).file_prefix for place in changed)
-            self._remove_scratch(lambda name: name.startswith(gone) or not name.startswith(("f", "lock_")))
+            self._remove_scratch(lambda name: name.startswith(gone) or not name.startswith(("f", "lock_", "plan.lock")))
 
     def _remove_scratch(self, wanted: Any) -> None:
         for name in storage.names(self.scratch):
@@ -211,7 +221,7 @@ class PreparedFolder:
         """Takes away the scratch files that a kill behind the manifest left."""
         if storage.exists(self.scratch):
             with contextlib.suppress(DataError):  # another process is about to
-                self._take_lock(0)
+                self._take_lock((0, 1))
                 self.release()
                 storage.remove_tree(self.scratch)
 

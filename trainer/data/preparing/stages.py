@@ -29,17 +29,26 @@ class PreparationProgress:
 OnProgress = Callable[[PreparationProgress], None]
 
 
+class FinishedElsewhere(Exception):
+    """Other processes have finished the whole work while this one waited for them."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+
 class Stages:
     """What runs the stages.
 
     Args:
         num_workers: Processes.
-        shares: Whether other processes do a share of the work.
+        finished: What says whether other processes, which do a share of the work, have finished all of it; None: there
+            are no others.
         on_progress: Called now and then.
     """
 
-    def __init__(self, *, num_workers: int, shares: bool, on_progress: OnProgress | None) -> None:
-        self._shares = shares
+    def __init__(self, *, num_workers: int, finished: Callable[[], Any] | None, on_progress: OnProgress | None) -> None:
+        self._finished = finished
         self._on_progress = on_progress
         self._heard: Callable[[int, int], None] = lambda num_bytes, num_rows: None
         self._pool = WorkPool(num_workers=num_workers, tell=lambda num_bytes, rows: self._heard(num_bytes, rows))
@@ -68,10 +77,16 @@ class Stages:
             yield result
 
     def wait(self, look: Callable[[], Any], stage: Stage) -> Any:
-        """What `look` finds; where other processes share the work, as soon as they have done theirs."""
+        """What `look` finds; where other processes share the work, as soon as they have done theirs.
+
+        Raises:
+            FinishedElsewhere: they have done all of it.
+        """
         started = time.monotonic()
         while (found := look()) is None:
-            assert self._shares, f"{stage}: something is missing that this process has made"
+            assert self._finished is not None, f"{stage}: something is missing that this process has made"
+            if (result := self._finished()) is not None:
+                raise FinishedElsewhere(result)
             self._tell(stage=stage, done=0, total=0, num_rows=0, seconds=time.monotonic() - started, waits=True)
             time.sleep(_WAIT_SECONDS)
         return found

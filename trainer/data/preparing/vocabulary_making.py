@@ -62,14 +62,19 @@ class VocabularyMaking:
                     name=name,
                     saved=saved_path,
                     rows=rows[name],
-                    sha256="",
                     value_bits=self._layout.value_bits,
                     folder=self._scratch,
                     memory_bytes=self._settings.merge_bytes,
                 )
             )
         self._run(jobs)
-        return _vocabulary_of(self._stages.wait(self._made, "dictionary"))
+        vocabulary = _vocabulary_of(self._stages.wait(self._made, "dictionary"))
+        if self.sha256() != saved.dictionary_sha256:
+            raise DataError(
+                f"dictionary: the files in {self._choice.saved}/{DICTIONARY_FOLDER} are not those of its manifest;"
+                " fetch them again, or prepare its data again"
+            )
+        return vocabulary
 
     def from_counts(self, records: Sequence[PieceRecord]) -> Vocabulary:
         """The vocabulary of the counted values of all pieces, in order."""
@@ -103,11 +108,12 @@ class VocabularyMaking:
 
     def sha256(self) -> str:
         """Hash of the vocabulary: equal exactly when every value has the same id."""
-        if self._choice.kind == "saved":
-            return DataManifest.read(self._choice.saved).dictionary_sha256
         if self._choice.kind == "hash":
             return hash_sha256(dict.fromkeys(self._features, self._choice.hash_rows))
-        return combined_sha256([dictionary.sha256 for dictionary in self._made() or ()])
+        made = self._made()
+        if self._choice.kind == "saved" and not made:  # it was made by hashing
+            return DataManifest.read(self._choice.saved).dictionary_sha256
+        return combined_sha256([dictionary.sha256 for dictionary in made or ()])
 
     def _hashed(self, rows: tuple[int, ...]) -> Vocabulary:
         return Vocabulary(features=self._features, rows=rows, lookups=None)
@@ -127,10 +133,14 @@ class VocabularyMaking:
         return None if None in found else [dictionary for dictionary in found if dictionary is not None]
 
     def _read(self, name: str) -> Dictionary | None:
-        if not storage.is_file(self._record(name)):
+        if not storage.is_file(self._record(name)) or not storage.is_file(self._parquet(self._settings.output, name)):
             return None
         body = storage.read_json(self._record(name))
-        return Dictionary(**{**body, "lookup": LookupFile(**body["lookup"])})
+        # The folder may have been moved since, or be seen under another name from another host.
+        path = storage.join(self._scratch, storage.base_name(body["lookup"]["path"]))
+        if not storage.is_file(path):
+            return None
+        return Dictionary(**{**body, "lookup": LookupFile(**{**body["lookup"], "path": path})})
 
     def _record(self, name: str) -> str:
         return storage.join(self._scratch, f"dictionary_{name}.json")

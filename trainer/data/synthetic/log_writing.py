@@ -109,7 +109,11 @@ def write_log(order: LogOrder, *, output: str, num_workers: int) -> dict[str, di
 def _refuse_other_days(output: str, order: LogOrder) -> None:
     ours = {order.file_name(day) for day in range(order.num_days)}
     ours |= {f"{name}.tmp" for name in ours}
-    for name in storage.names(output):
+    names = storage.names(output)
+    made_here = CEILING_NAME in names or UNFINISHED_NAME in names
+    for name in names:
+        if name in ours and not name.endswith(".tmp") and not made_here:
+            raise ConfigError(f"--output: {output} holds {name}, which was not made here; name another folder")
         if name.startswith("day_") and name not in ours:
             raise ConfigError(f"--output: {output} holds {name}, a day that is not of this log; {_NO_ROOM}")
 

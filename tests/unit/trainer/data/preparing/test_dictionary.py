@@ -14,6 +14,7 @@ import pytest
 from configs.errors import DataError
 from tests.unit.trainer.data.preparing.test_value_counts import DTYPES, counted, runs_of, skewed
 from trainer.data.preparing import dictionary as dictionary_module
+from trainer.data.preparing import ranking
 from trainer.data.preparing.dictionary import Dictionary, DictionaryJob, IdRule, SavedDictionaryJob, combined_sha256
 from trainer.data.preparing.lookup import Lookup
 from trainer.data.preparing.mixing import mix
@@ -45,7 +46,8 @@ def saved(folder: Path) -> dict[int, tuple[int, int]]:
 @pytest.mark.parametrize("min_count", [1, 2, 7])
 @pytest.mark.parametrize("memory_bytes", [1_000, 1 << 30])
 def test_ids_by_descending_count(tmp_path, monkeypatch, chunk, min_count, memory_bytes):
-    monkeypatch.setattr(dictionary_module, "_CHUNK", chunk)
+    for module in (dictionary_module, ranking):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     values = skewed(2_000, 32)
     made = make(tmp_path, np.array_split(values, 3), rule=IdRule(min_count=min_count), memory_bytes=memory_bytes)
     counts = {value: number for value, number in Counter(values.tolist()).items() if number >= min_count}
@@ -72,7 +74,8 @@ def test_order_of_rows_pieces_and_memory_do_not_matter(tmp_path):
 @pytest.mark.parametrize("chunk", [5, 1 << 20])
 @pytest.mark.parametrize("max_rows", [None, 10_000, 97])
 def test_ids_by_first_row(tmp_path, monkeypatch, chunk, max_rows):
-    monkeypatch.setattr(dictionary_module, "_CHUNK", chunk)
+    for module in (dictionary_module, ranking):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     values = skewed(2_000, 32)
     rule = IdRule(order="first_row", min_count=1, max_rows=max_rows)
     made = make(tmp_path, np.array_split(values, 5), rule=rule, memory_bytes=2_000)
@@ -164,7 +167,7 @@ def test_a_saved_dictionary_gives_the_same_ids(tmp_path, bits, memory_bytes):
     read = job(memory_bytes)
     asked = np.concatenate([values, skewed(3_000, bits, seed=9)]).astype(DTYPES[bits])
     np.testing.assert_array_equal(Lookup(read.lookup).ids(asked), Lookup(made.lookup).ids(asked))
-    assert read.num_values == made.num_values
+    assert (read.num_values, read.sha256) == (made.num_values, made.sha256)
 
 
 def saved_job(path: Path, folder: Path, *, bits: int = 32, rows: int = 100) -> Any:
@@ -172,7 +175,6 @@ def saved_job(path: Path, folder: Path, *, bits: int = 32, rows: int = 100) -> A
         name="C1",
         saved=str(path),
         rows=rows,
-        sha256="",
         value_bits=bits,
         folder=str(folder),
         memory_bytes=memory_bytes,

@@ -145,6 +145,6 @@ def test_one_at_a_time(days, tmp_path):
 def test_a_missing_input_leaves_no_folder(days, tmp_path):
     with pytest.raises(DataError, match="nowhere: no such file"):
         prepare(settings_for([*days, "nowhere"], tmp_path / "data"))
-    with pytest.raises(DataError, match="logs: is a folder, not a file"):
+    with pytest.raises(DataError, match="logs: is not a regular file"):
         prepare(settings_for([str(tmp_path / "logs")], tmp_path / "data"))
     assert not (tmp_path / "data").exists()
