@@ -134,6 +134,7 @@ def by_count(stream: CountStream, ranked: RankedValues) -> Iterator[tuple[Counts
         edges = np.append(_first_of_each(classes[order]), len(order))
         for group in (order[start:stop] for start, stop in itertools.pairwise(edges)):
             known = ranked.values[starts[classes[group[0]]] : next_rank[classes[group[0]]]]
+            group = group[np.argsort(values[group])]  # looked for in order, they are found several times as fast
             ranks[group] = starts[classes[group[0]]] + np.searchsorted(known, values[group])
         yield counted, ranks
 
