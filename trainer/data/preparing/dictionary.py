@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from trainer import storage
 from trainer.data.manifest import FIRST_VALUE_ID
+from trainer.data.mixing import mix, salted, scaled
 from trainer.data.preparing.lookup import LookupFile, LookupWriter
-from trainer.data.preparing.mixing import mix, salted, scaled
 from trainer.data.preparing.ranking import CHUNK, CountStream, RankedValues, by_count, by_first_row
 from trainer.data.preparing.value_counts import Run, merge_runs
 from trainer.data.preparing.work_pool import Tell

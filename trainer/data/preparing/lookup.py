@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trainer import storage
 from trainer.data.manifest import RARE_ID
-from trainer.data.preparing.mixing import mix, scaled
+from trainer.data.mixing import mix, scaled
 
 _SLOTS_PER_VALUE = 1.75
 _SLACK = 1 << 16  # slots behind the last home, for what is pushed on; far more than probing needs

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import storage
-from trainer.data.preparing.mixing import unmix
+from trainer.data.mixing import unmix
 from trainer.data.preparing.value_counts import PLACE_BITS, Counts
 
 CHUNK = 1 << 20  # values held at a time

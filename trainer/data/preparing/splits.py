@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from trainer.data.preparing.mixing import salted
+from trainer.data.mixing import salted
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_]+")
 

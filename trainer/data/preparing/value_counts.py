@@ -1,6 +1,6 @@
 """Value counts: how often each value occurs, counted piece by piece and merged within a memory limit.
 
-Values are kept mixed (trainer/data/preparing/mixing.py) and in ascending order. Mixed values are spread evenly, so a
+Values are kept mixed (trainer/data/mixing.py) and in ascending order. Mixed values are spread evenly, so a
 merge can be cut into ranges of equal size that fit into memory, whatever the values are.
 
 Legend: E entries of a run, K distinct values.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import storage
-from trainer.data.preparing.mixing import mix
+from trainer.data.mixing import mix
 
 # What a merge holds for an entry at its peak: value, count, place, the sorted copies of each and their order.
 _BYTES_PER_ENTRY = 80

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.manifest import FIRST_VALUE_ID
+from trainer.data.mixing import salted, scaled
 from trainer.data.preparing.lookup import Lookup, LookupFile
-from trainer.data.preparing.mixing import salted, scaled
 
 
 class IdsOf(Protocol):

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.seeding import derive_seed
+from trainer.data.mixing import mix
 
 _CHUNK_IDS = 16_384  # so many stay in the nearest cache
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 over the golden ratio
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class BagExpander:
         out[:, 0] = first_ids
         if self._size == 1:
             return
-        seeds = _mixed(first_ids.astype(np.uint64) * _STEP + self._seed)
+        seeds = mix(first_ids.astype(np.uint64) * _STEP + self._seed)
         chunk = max(1, _CHUNK_IDS // self._size)
         buffers = np.empty((2, chunk, self._size - 1), dtype=np.uint64)
         for start in range(0, len(first_ids), chunk):
@@ -89,17 +90,10 @@ class BagExpander:
             # The seeds are mixed well already, so one round tells neighbouring places apart.
             np.right_shift(hashed, np.uint64(32), out=spare)
             np.bitwise_xor(hashed, spare, out=hashed)
-            np.multiply(hashed, _MIX[0], out=hashed)
+            np.multiply(hashed, _MULTIPLIER, out=hashed)
             np.right_shift(hashed, np.uint64(29), out=spare)
             np.bitwise_xor(hashed, spare, out=hashed)
             np.floor_divide(hashed, self._rows, out=spare)  # numpy divides by a scalar faster than it takes remainders
             np.multiply(spare, self._rows, out=spare)
             np.subtract(hashed, spare, out=hashed)
             out[start : start + count, 1:] = hashed
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64 (Steele, Lea, Flood, OOPSLA 2014): every bit in reaches every bit out."""
-    values = (values ^ (values >> np.uint64(30))) * _MIX[0]
-    values = (values ^ (values >> np.uint64(27))) * _MIX[1]
-    return values ^ (values >> np.uint64(31))

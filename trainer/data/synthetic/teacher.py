@@ -18,6 +18,7 @@ import numpy as np
 from configs.errors import ConfigError
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, signed_log1p
 from trainer.data.manifest import FIRST_VALUE_ID, MISSING_ID
+from trainer.data.mixing import mix
 from trainer.data.synthetic.teacher_tables import LARGE_TABLE, MOST_VALUES, TeacherTables, exponent, kaggle_tables
 from trainer.metrics.exact import BinaryMetrics, metrics_of_logits
 
@@ -41,21 +42,11 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK_64 = (1 << 64) - 1
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014), in place on uint64."""
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
-
-
 def _hash(seed: int, stream: int, counters: np.ndarray) -> np.ndarray:
     """uint64 of the counters' shape: element `counter` of the stream's splitmix64 sequence."""
     start = np.array([(seed * _GOLDEN + stream) & _MASK_64], np.uint64)
-    start = _mix(_mix(start) + np.uint64(stream))
-    return _mix(counters.astype(np.uint64) * np.uint64(_GOLDEN) + start)
+    start = mix(mix(start) + np.uint64(stream))
+    return mix(counters.astype(np.uint64) * np.uint64(_GOLDEN) + start)
 
 
 def _uniform(hashed: np.ndarray) -> np.ndarray:
@@ -157,8 +148,8 @@ class Teacher:
         """The uint32 values of a feature (0 = C1) for indices in 0..K-1; two indices never share one."""
         keys = _hash(self.seed, _TEXT_STREAM + feature, np.arange(2)).astype(np.uint32)
         # Both steps are one-to-one on 32 bits: xor, and the finaliser of MurmurHash3.
-        mixed = _mix_32(index.astype(np.uint32) ^ keys[0])
-        return _mix_32(mixed ^ keys[1])
+        mixed = mix(index.astype(np.uint32) ^ keys[0])
+        return mix(mixed ^ keys[1])
 
     def ceiling(self, row_ids: np.ndarray) -> BinaryMetrics:
         """What the true probability scores on the labels of these rows: the best that any model can do."""
@@ -299,12 +290,3 @@ def _standardised(dense_raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> n
     """The transformed numerics [13, N] with mean 0 and deviation 1, cut at 3; missing is 0, as models see it."""
     z: np.ndarray = np.clip((_logs(dense_raw) - mean[:, None]) / std[:, None], -3.0, 3.0)
     return z
-
-
-def _mix_32(x: np.ndarray) -> np.ndarray:
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x85EBCA6B)
-    x ^= x >> np.uint32(13)
-    x *= np.uint32(0xC2B2AE35)
-    x ^= x >> np.uint32(16)
-    return x

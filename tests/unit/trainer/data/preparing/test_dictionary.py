@@ -13,11 +13,11 @@ import pytest
 
 from configs.errors import DataError
 from tests.unit.trainer.data.preparing.test_value_counts import DTYPES, counted, runs_of, skewed
+from trainer.data.mixing import mix
 from trainer.data.preparing import dictionary as dictionary_module
 from trainer.data.preparing import ranking
 from trainer.data.preparing.dictionary import Dictionary, DictionaryJob, IdRule, SavedDictionaryJob, combined_sha256
 from trainer.data.preparing.lookup import Lookup
-from trainer.data.preparing.mixing import mix
 
 
 def make(folder: Path, pieces: list[np.ndarray], *, rule: IdRule, bits: int = 32, **changed: Any) -> Dictionary:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trainer.data.mixing import mix, unmix
 from trainer.data.preparing.lookup import Lookup, LookupFile, LookupWriter
-from trainer.data.preparing.mixing import mix, unmix
 
 DTYPES = {32: np.uint32, 64: np.uint64}
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.data.mixing import mix, unmix
 from trainer.data.preparing import value_counts
-from trainer.data.preparing.mixing import mix, unmix
 from trainer.data.preparing.value_counts import Counts, Run, ValueCounter, merge_runs, write_runs
 
 DTYPES = {32: np.uint32, 64: np.uint64}

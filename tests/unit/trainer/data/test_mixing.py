@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.click_log import murmur32
-from trainer.data.preparing.mixing import mix, salted, scaled, unmix
+from trainer.data.mixing import mix, salted, scaled, unmix
 
 M64 = 2**64 - 1
 
