@@ -89,7 +89,7 @@ def _refuse(
             f" first {first}, most often {reason!r}; see {quarantine}, correct the file or raise the"
             " limit, and run again"
         )
-    if lines == bad:
+    if not any(account.num_rows for account in accounts):
         raise DataError(f"{settings.inputs[0]}: no row in any input; name files that hold rows")
 
 

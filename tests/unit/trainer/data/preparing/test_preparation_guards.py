@@ -167,6 +167,12 @@ def test_a_cut_gzip_that_is_allowed_is_no_bad_line(tmp_path):
     assert account["num_quarantined"] == 1 and 0 < account["num_rows"] < 300
 
 
+def test_a_cut_gzip_without_any_row_is_no_log(tmp_path):
+    (tmp_path / "day_0.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(DataError, match="no row in any input"):
+        prepare(settings_for([str(tmp_path / "day_0.gz")], tmp_path / "out", allow_damaged=True))
+
+
 def test_a_log_of_ones_own_is_not_replaced_by_a_synthetic_one(tmp_path):
     own = tmp_path / "day_0.tsv.gz"
     own.write_bytes(b"mine")
