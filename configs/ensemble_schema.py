@@ -28,8 +28,9 @@ MergeRule = Literal[
     "confidence",
 ]
 
-OPTIMIZERS_NOW = ("rowwise_adagrad", "adagrad", "sgd")
-PLACEMENTS_NOW = ("auto", "data_parallel", "table_wise", "row_wise")
+Kernel = Literal["auto", "fused", "uvm", "uvm_caching"]
+
+COLUMN_PLACEMENTS = ("column_wise", "table_column_wise", "grid")
 MERGE_RULES_NOW = ("mean_logit", "mean_probability", "median")
 MOST_COPIES = 10_000
 
@@ -41,8 +42,8 @@ class FeatureOverride(Section):
     placement: Placement | None = None
     """This table's placement."""
 
-    def __post_init__(self) -> None:
-        self.refuse(not_yet("placement", self.placement, PLACEMENTS_NOW) if self.placement else None)
+    kernel: Kernel | None = None
+    """Where this table's rows lie on a GPU host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,14 @@ class TableGroup(Section):
     placement: Placement = "auto"
     """How the tables are laid over the ranks; auto: the planner decides."""
 
+    kernel: Kernel = "auto"
+    """Where rows lie on a GPU host: fused: GPU memory; uvm: host memory; uvm_caching: host memory with a cache on the
+    GPU; auto: the planner decides. A CPU job has host memory only."""
+
+    column_sums: bool = False
+    """Confirms column-wise placements under rowwise_adagrad, where each piece of a row keeps a sum of its own: another
+    optimizer than under every other placement."""
+
     features: dict[str, FeatureOverride] = field(default_factory=dict)
     """Overrides by feature name, as features.C3.placement = "row_wise"."""
 
@@ -82,12 +91,23 @@ class TableGroup(Section):
             f"dim: {self.dim} is not a multiple of 4, which the kernels need; take {-(-self.dim // 4) * 4}"
             if self.dim % 4
             else None,
-            not_yet("optimizer", self.optimizer, OPTIMIZERS_NOW),
             positive("lr", self.lr),
             positive("eps", self.eps),
             f"l2: {self.l2!r} is not implemented yet; leave it at 0.0" if self.l2 else None,
             not_negative("init_bound", self.init_bound),
-            not_yet("placement", self.placement, PLACEMENTS_NOW),
+            *(self._confirm(name, placement) for name, placement in self._placements()),
+        )
+
+    def _placements(self) -> list[tuple[str, str]]:
+        own = [(f"features.{name}.placement", override.placement) for name, override in self.features.items()]
+        return [("placement", self.placement), *((name, placement) for name, placement in own if placement)]
+
+    def _confirm(self, name: str, placement: str) -> str | None:
+        if self.optimizer != "rowwise_adagrad" or placement not in COLUMN_PLACEMENTS or self.column_sums:
+            return None
+        return (
+            f"{name}: {placement!r} under rowwise_adagrad keeps one sum per piece of a row, which is another optimizer"
+            ' than under the other placements; take optimizer = "adagrad" or "sgd", or confirm with column_sums = true'
         )
 
 
@@ -107,6 +127,16 @@ class Member(Section):
     lr: float | None = None
     """Learning rate of this member's dense parameters; not given: dense.lr."""
 
+    clip_norm: float | None = None
+    """Greatest L2 norm of this member's dense gradient; not given: dense.clip_norm."""
+
+    weights_from: str = ""
+    """A checkpoint folder to take this member's weights and tables from, or FOLDER#NAME for another member's; only
+    where there is nothing to resume."""
+
+    freeze: bool = False
+    """Neither this member nor its tables are trained; a table group shared with it is frozen for all."""
+
     copies: int = 1
     """Above 1: NAME_1 ... NAME_n, each with its own seed and, with own tables, its own tables."""
 
@@ -118,6 +148,7 @@ class Member(Section):
             positive("copies", self.copies),
             f"copies: {self.copies} is above {MOST_COPIES}" if self.copies > MOST_COPIES else None,
             positive("lr", self.lr),
+            positive("clip_norm", self.clip_norm),
             positive("dim", self.dim),
             'dim: only own tables have a member\'s dim; set it in the table group, or tables = "own"'
             if self.dim is not None and self.tables != "own"

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,33 @@ def read_table_schema(path: str) -> TableSchema:
         raise config_error(source, problems, tree=tree)
     schema: TableSchema = checked.section
     return schema
+
+
+def read_arch(
+    table: Mapping[str, Any],
+    *,
+    source: str,
+    resolve_arch: Callable[[str], type[ArchConfig]],
+    arch_kinds: Sequence[str],
+) -> ArchConfig:
+    """Reads one architecture from plain values, as they stand under `arch` in a configuration.
+
+    Args:
+        table: Its kind and keys.
+        source: What to call it in sentences.
+        resolve_arch: As of `read_run`.
+        arch_kinds: As of `read_run`.
+
+    Raises:
+        ConfigError: It has problems; all of them are in the message.
+    """
+    (checked,) = _read_archs(
+        {"members": {"member": {"arch": dict(table)}}}, resolve_arch=resolve_arch, arch_kinds=arch_kinds
+    ).values()
+    if checked.problems:
+        raise config_error(source, checked.problems, tree={})
+    arch: ArchConfig = checked.section
+    return arch
 
 
 def dump_run(config: RunConfig) -> str:

@@ -1,6 +1,7 @@
 """RunConfig and its sections: every key a run has, with its meaning and default.
 
-Table groups, members and the merge are in configs/ensemble_schema.py.
+Table groups, members and the merge are in configs/ensemble_schema.py, training and checkpoints in
+configs/training_schema.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.ensemble_schema import Member, Merge, TableGroup
-from configs.section import Section, not_negative, not_yet, positive
+from configs.section import Section, not_negative, positive
+from configs.training_schema import Checkpoint, Dense, Train
 
 RESERVED_NAMES = ("merged", "label", "part", "row", "shared", "own")
 NAME_PATTERN = re.compile(r"[a-z0-9_]+")
@@ -44,8 +46,14 @@ class Run(Section):
     threads_per_rank: int = 1
     """CPU threads of each process; more only where processes do not share the cores."""
 
+    hang_seconds: int = 60
+    """How long a rank may take over one step before the job ends on all ranks, naming it."""
+
     timeout_seconds: int = 600
-    """How long a rank waits for the others before the job fails."""
+    """The same for what takes longer than a step: planning, restoring, evaluating, publishing."""
+
+    plan: str = ""
+    """A plan.json to lay the tables out by, as a run's folder has it; empty: the planner decides."""
 
     errors: Literal["sentence", "traceback"] = "sentence"
     """traceback: print the Python traceback too when the run is refused or fails."""
@@ -54,6 +62,7 @@ class Run(Section):
         self.refuse(
             _bad_name("name", self.name, reserved=()) and f"name: {self.name!r} may hold a-z, 0-9 and _ only",
             positive("threads_per_rank", self.threads_per_rank),
+            positive("hang_seconds", self.hang_seconds),
             positive("timeout_seconds", self.timeout_seconds),
             not_negative("seed", self.seed),
         )
@@ -119,136 +128,6 @@ class Data(Section):
             f"valid: {both[0]!r} is a training part too; a row must not be in both" if both else None,
             f"train: {doubled[0]!r} is named twice; its rows would be trained twice" if doubled else None,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Until(Section):
-    """How long to train: give one unit."""
-
-    steps: int | None = None
-    """Global steps."""
-
-    epochs: int | None = None
-    """Passes over data.train."""
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("steps", "epochs") if getattr(self, name) is not None]
-        wrong = (
-            f"{given[0] if given else 'steps'}: give exactly one of steps, epochs; on the command line write"
-            " --train.until='{steps = 500}', which replaces the other"
-        )
-        self.refuse(
-            None if len(given) == 1 else wrong,
-            positive("steps", self.steps),
-            positive("epochs", self.epochs),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Every(Section):
-    """An interval; 0 means only at the end."""
-
-    steps: int = 0
-    """Global steps."""
-
-    def __post_init__(self) -> None:
-        self.refuse(not_negative("steps", self.steps))
-
-    def due(self, step: int) -> bool:
-        """Whether the interval ends at this step (counted from 1)."""
-        return self.steps > 0 and step % self.steps == 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule(Section):
-    """The learning rate over time, a factor on every lr."""
-
-    kind: Literal["constant", "warmup", "cosine", "polynomial", "plateau"] = "constant"
-    """How the factor moves."""
-
-    warmup_steps: int = 0
-    """Steps over which the factor rises from 0 to 1."""
-
-    decay_start_step: int = 0
-    """Step at which decay begins."""
-
-    decay_steps: int = 0
-    """Steps over which the factor falls to final_factor."""
-
-    final_factor: float = 0.0
-    """The factor after the decay."""
-
-    def __post_init__(self) -> None:
-        given = [
-            name for name in ("warmup_steps", "decay_start_step", "decay_steps", "final_factor") if getattr(self, name)
-        ]
-        self.refuse(
-            not_yet("kind", self.kind, ("constant",)),
-            *(f"{name}: not implemented yet; leave it at 0" for name in given),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Section):
-    """The training loop."""
-
-    batch_size: int = 1_024
-    """Rows per step over all ranks."""
-
-    until: Until = field(default_factory=lambda: Until(epochs=1))
-    """When training ends."""
-
-    schedule: Schedule = field(default_factory=Schedule)
-    """The learning rate over time."""
-
-    pipeline: Literal["auto", "plain", "sparse_dist"] = "auto"
-    """sparse_dist overlaps the next batch's id exchange; auto: sparse_dist on cuda, plain on cpu."""
-
-    log_every: Every = field(default_factory=lambda: Every(steps=50))
-    """How often metrics are written."""
-
-    evaluate_every: Every = field(default_factory=Every)
-    """How often data.valid is evaluated; always at the end."""
-
-    def __post_init__(self) -> None:
-        self.refuse(
-            positive("batch_size", self.batch_size),
-            None if self.log_every.steps else "log_every: {steps = 0} would never write; give at least 1",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dense(Section):
-    """The optimizer of the members' dense parameters."""
-
-    optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
-    """The rule; its state is per member."""
-
-    lr: float = 0.001
-    """Learning rate; members.NAME.lr overrides it."""
-
-    eps: float = 1e-8
-    """Added to the denominator by adam and adagrad."""
-
-    def __post_init__(self) -> None:
-        self.refuse(positive("lr", self.lr), positive("eps", self.eps))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint(Section):
-    """What is kept of a run so that it can go on."""
-
-    every: Every = field(default_factory=Every)
-    """How often a checkpoint is written; always at the end."""
-
-    keep_last: int = 2
-    """Older checkpoints are deleted once a newer one is whole."""
-
-    resume: str = "auto"
-    """auto: go on from the newest whole checkpoint of run.folder; never; or a checkpoint folder."""
-
-    def __post_init__(self) -> None:
-        self.refuse(positive("keep_last", self.keep_last))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +204,13 @@ class RunConfig(Section):
                 for name, member in self.members.items()
                 if member.tables not in groups
             ),
+            None
+            if self.train.watch.column in {"merged", *expanded}
+            else f"train.watch.column: no member {self.train.watch.column!r};"
+            f" take merged or one of {', '.join(expanded)}",
+            "members: all are frozen, so nothing would be trained; leave one without freeze"
+            if self.members and all(member.freeze for member in self.members.values())
+            else None,
         )
 
     def expanded_members(self) -> list[tuple[str, Member]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class MemberBank(nn.Module):
         members: Name -> member.
         groups: Member name -> its table group.
         seeds: Member name -> the seed of its dropout.
+        frozen: Members that are not trained, nor the tables they read.
     """
 
     def __init__(
@@ -35,17 +37,30 @@ class MemberBank(nn.Module):
         members: Mapping[str, nn.Module],
         groups: Mapping[str, str],
         seeds: Mapping[str, int],
+        frozen: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(towers)
         self.members = nn.ModuleDict(members)
         self._groups = dict(groups)
+        self._frozen = frozenset(frozen)
+        self.frozen_groups = frozenset(
+            group for name in self._frozen for group in (groups[name], groups[name] + FIRST_ORDER_SUFFIX)
+        )
         self._dropouts = [
             (derive_seed(seeds[name], path), layer)
             for name, member in members.items()
             for path, layer in member.named_modules()
             if isinstance(layer, Dropout) and layer.probability > 0
         ]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; frozen members stay in evaluation mode, and so without dropout."""
+        super().train(mode)
+        for name in self._frozen:
+            self.members[name].eval()
+        return self
 
     def begin_step(self, *, step: int, rank: int) -> None:
         """Seeds every dropout layer from (member seed, layer, step, rank) alone."""
@@ -53,14 +68,16 @@ class MemberBank(nn.Module):
             layer.reseed(derive_seed(seed, step, rank))
 
     def forward(self, dense_BN: Tensor, pooled: KeyedTensor) -> list[Tensor]:
-        """One logit tensor [B] per member, in member order."""
+        """One logit tensor [B] per member, in member order; those of frozen members carry no gradient."""
         by_key = pooled.to_dict()
         stacked = {group: tower(by_key) for group, tower in self.towers.items()}
+        stacked |= {group: stacked[group].detach() for group in self.frozen_groups & stacked.keys()}
         logits = []
         for name, member in self.members.items():
             group = self._groups[name]
             first_order = stacked[group + FIRST_ORDER_SUFFIX][:, :, 0] if member.first_order else None
-            logits.append(member(MemberInput(dense_BN, stacked[group], first_order)))
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self._frozen):
+                logits.append(member(MemberInput(dense_BN, stacked[group], first_order)))
         return logits
 
 
@@ -72,6 +89,8 @@ class Ensemble(nn.Module):
         members: Name -> member, in the order of the logits.
         groups: Member name -> its table group.
         seeds: Member name -> seed of its dropout.
+        frozen: Members that are not trained, nor the tables they read: no gradient reaches either. A
+            member that reads the same tables and is not named learns on top of them.
     """
 
     def __init__(
@@ -81,11 +100,17 @@ class Ensemble(nn.Module):
         members: Mapping[str, nn.Module],
         groups: Mapping[str, str],
         seeds: Mapping[str, int],
+        frozen: Collection[str] = (),
     ) -> None:
         super().__init__()
         towers = {group: EmbeddingTower(keys=keys) for group, keys in output_keys(tables).items()}
         self.tables = tables
-        self.bank = MemberBank(towers=towers, members=members, groups=groups, seeds=seeds)
+        self.bank = MemberBank(towers=towers, members=members, groups=groups, seeds=seeds, frozen=frozen)
+
+    @property
+    def frozen_groups(self) -> frozenset[str]:
+        """Table groups that are not trained: those of frozen members, with the names of their first-order groups."""
+        return self.bank.frozen_groups
 
     @property
     def member_names(self) -> tuple[str, ...]:

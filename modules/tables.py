@@ -14,6 +14,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, get_embed
 
 FIRST_ORDER_SUFFIX = "+first_order"
 FIRST_ORDER_DIM = 4  # the narrowest the kernels take; only column 0 is read
+# Four columns are one piece, and first-order tables need row-wise Adagrad's mean over all of them.
+_WHOLE_ROWS = {"column_wise": "table_wise", "table_column_wise": "table_wise", "grid": "table_row_wise"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,13 @@ class TableSpec:
     init_bound: float  # initial weights are uniform in [-init_bound, init_bound]
     seed: int
     placement: str
+    kernel: str = "auto"
+    section: str = ""  # the [tables.NAME] it is declared in; empty: the group has that name
+
+    @property
+    def key(self) -> str:
+        """Where the configuration speaks of it."""
+        return f"tables.{self.section or self.group.removesuffix(FIRST_ORDER_SUFFIX)}"
 
     @property
     def name(self) -> str:
@@ -43,6 +52,7 @@ def first_order_tables(specs: Sequence[TableSpec]) -> list[TableSpec]:
     The weight is column 0 of a dim-4 table, whose other columns get no gradient. Row-wise Adagrad
     divides a row's squared gradient by the number of columns, so with lr and eps divided by
     sqrt(4) its step equals the one-column rule: lr/2 g / (sqrt(s/4) + eps/2) = lr g / (sqrt(s) + eps).
+    Where the group's columns are split, these tables are laid out alike but with whole rows.
     """
     scale = FIRST_ORDER_DIM**0.5
     tables = []
@@ -56,6 +66,7 @@ def first_order_tables(specs: Sequence[TableSpec]) -> list[TableSpec]:
                 init_bound=0.0,
                 lr=spec.lr / scale if row_wise else spec.lr,
                 eps=spec.eps / scale if row_wise else spec.eps,
+                placement=_WHOLE_ROWS.get(spec.placement, spec.placement),
             )
         )
     return tables

@@ -28,6 +28,7 @@ class TableShards:
     num_rows: int
     dim: int
     replicated: bool  # data-parallel: every rank holds all of it
+    column_pieces: tuple[tuple[int, int], ...]  # (first column, columns) of each piece of a row, on whatever rank
     local: tuple[LocalShard, ...]
 
 
@@ -58,9 +59,13 @@ def table_shards(model_state: Mapping[str, Tensor]) -> dict[str, TableShards]:
                 )
                 for shard in value.local_shards()
             )
-            tables[table] = TableShards(num_rows=num_rows, dim=dim, replicated=False, local=local)
+            places = [(shard.shard_offsets[1], shard.shard_sizes[1]) for shard in value.metadata().shards_metadata]
+            pieces = tuple(sorted(set(places)))
+            tables[table] = TableShards(num_rows=num_rows, dim=dim, replicated=False, column_pieces=pieces, local=local)
         else:
             num_rows, dim = value.shape
             piece = LocalShard(tensor=value.detach(), first_row=0, first_column=0)
-            tables[table] = TableShards(num_rows=num_rows, dim=dim, replicated=True, local=(piece,))
+            tables[table] = TableShards(
+                num_rows=num_rows, dim=dim, replicated=True, column_pieces=((0, dim),), local=(piece,)
+            )
     return tables

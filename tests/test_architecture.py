@@ -27,7 +27,13 @@ FOLDERS = (*OURS, "docs")
 # Package -> the only files and folders whose sources may name it.
 ONLY_IN = {
     "torchrec.distributed": ("sharding/", "trainer/"),
-    "torch.distributed": ("sharding/", "trainer/runtime.py", "trainer/checkpoints.py"),
+    "torch.distributed": (
+        "sharding/",
+        "trainer/runtime.py",
+        "trainer/votes.py",
+        "trainer/job_store.py",
+        "trainer/checkpoints/",
+    ),
     "pydantic": ("configs/loader.py", "configs/problems.py"),
 }
 VAGUE_NAMES = ("utils", "helpers", "common", "misc")

@@ -19,7 +19,7 @@ from pathlib import Path
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from modules.merge import MERGED
 from trainer.analysis.comparison import Judged, draw, judge
-from trainer.checkpoints import MANIFEST_NAME as CHECKPOINT_MANIFEST
+from trainer.checkpoints.manifest import MANIFEST_NAME as CHECKPOINT_MANIFEST
 from trainer.clock import clock
 from trainer.prediction_files import MANIFEST_NAME as PREDICTIONS_MANIFEST
 from trainer.prediction_files import probabilities, read_column, read_manifest

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` and no `X | None` here: TorchX reads the annotations as they stand.
 import shlex
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 import torchx
 from torchx import specs
@@ -26,6 +26,7 @@ def score(
     j: str = "1x1",
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
+    mounts: Optional[List[str]] = None,
 ) -> specs.AppDef:
     """
     Scores every row of a prepared click log and writes predictions as Parquet parts.
@@ -44,7 +45,8 @@ def score(
         memMB: cpu memory in MB per replica
         j: [{min_nnodes}:]{nnodes}x{nproc_per_node}
         env: environment variables for the run (e.g. ENV1=v1,ENV2=v2)
-        max_retries: the number of scheduler retries allowed
+        max_retries: how often torchrun restarts the ranks when one is lost, and the scheduler the job
+        mounts: mounts into the container (e.g. type=bind,src=/host,dst=/job,readonly)
     """
     return dist.ddp(
         SCRIPT,
@@ -62,6 +64,7 @@ def score(
         j=j,
         env=env,
         max_retries=max_retries,
+        mounts=mounts,
     )
 
 
@@ -77,6 +80,7 @@ def prepare(
     memMB: int = 4096,
     env: Optional[Dict[str, str]] = None,
     max_retries: int = 0,
+    mounts: Optional[List[str]] = None,
 ) -> specs.AppDef:
     """
     Prepares a click log on many hosts that share the output folder; each task takes every tasks-th file.
@@ -95,9 +99,11 @@ def prepare(
         memMB: memory in MB per task
         env: environment variables for the run (e.g. ENV1=v1,ENV2=v2)
         max_retries: the number of scheduler retries allowed; a task that is started again goes on from what is done
+        mounts: mounts into the container (e.g. type=bind,src=/host,dst=/job,readonly)
     """
+    resource = specs.resource(cpu=cpu, gpu=0, memMB=memMB, h=h)
+    memory = [] if "--memory-gb" in args else ["--memory-gb", f"{0.9 * resource.memMB / 1024:.2f}"]
     # In a role's arguments `$$` stands for `$`.
-    memory = [] if "--memory-gb" in args else ["--memory-gb", f"{0.9 * memMB / 1024:.2f}"]
     flags = [shlex.quote(arg).replace("$", "$$") for arg in ("--output", output, *args, *memory)]
     command = " ".join(["python", shlex.quote(script), *flags, "--shard", f"{specs.macros.replica_id}/{tasks}"])
     role = specs.Role(
@@ -106,9 +112,10 @@ def prepare(
         entrypoint="bash",
         args=["-c", command],
         num_replicas=tasks,
-        resource=specs.resource(cpu=cpu, gpu=0, memMB=memMB, h=h),
+        resource=resource,
         env={"OMP_NUM_THREADS": "1", **(env or {})},
         max_retries=max_retries,
+        mounts=specs.parse_mounts(mounts) if mounts else [],
     )
     app_name = name if name.strip("/") else "prepare"
     return dist.find_torchrun_beside_python(specs.AppDef(name=app_name, roles=[role]))

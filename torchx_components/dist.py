@@ -2,11 +2,13 @@
 
     torchx run -s local_cwd dist.ddp -j 1x8 trainer/main.py --config configs/demo.toml --train.batch_size=4096
 
-`--script` and `-m` work as in TorchX. Two things are added to the job. OMP_NUM_THREADS is 1 unless it is given
-in `--env` or in the caller's environment. And where torchrun is not the one on PATH but lies beside the running
-interpreter (`.venv/bin/torchx` without an activated environment), the job's command puts that folder in front of
-PATH; in the command and not in the role's environment, because a remote scheduler would take PATH from there
-as the whole of it, while a folder that a remote machine lacks is harmless at the front.
+`--script` and `-m` work as in TorchX. Three things are added to the job. OMP_NUM_THREADS is 1 unless it is given in
+`--env` or in the caller's environment. `--max_retries`, which TorchX gives to the scheduler alone, becomes torchrun's
+`--max-restarts` too (as PET_MAX_RESTARTS, which `--env` can set apart from it): a lost rank is restarted where it
+ran, also under `local_cwd`, which retries nothing. And where torchrun is not the one on PATH but lies beside the
+running interpreter (`.venv/bin/torchx` without an activated environment), the job's command puts that folder in front
+of PATH; in the command and not in the role's environment, because a remote scheduler would take PATH from there as
+the whole of it, while a folder that a remote machine lacks is harmless at the front.
 """
 
 # No `from __future__ import annotations` and no `X | None` here: TorchX reads the annotations as they stand.
@@ -66,7 +68,7 @@ def ddp(
         memMB: cpu memory in MB per replica
         j: [{min_nnodes}:]{nnodes}x{nproc_per_node}
         env: environment variables for the run (e.g. ENV1=v1,ENV2=v2)
-        max_retries: the number of scheduler retries allowed
+        max_retries: how often torchrun restarts the ranks when one is lost, and the scheduler the job
         rdzv_port: the port on rank 0's host for the rendezvous; used by multi-node jobs only
         rdzv_backend: the rendezvous backend; used by multi-node jobs only
         mounts: mounts into the container (e.g. type=bind,src=/host,dst=/job,readonly)
@@ -85,7 +87,7 @@ def ddp(
         gpu=gpu,
         memMB=memMB,
         j=j,
-        env=_with_threads(env),
+        env=_environment(env, max_retries=max_retries),
         max_retries=max_retries,
         rdzv_port=rdzv_port,
         rdzv_backend=rdzv_backend,
@@ -123,7 +125,7 @@ def spmd(
         h: the kind of host, one of the registered named resources
         j: {nnodes}x{nproc_per_node}; without the second, one process per GPU of the host
         env: environment variables for the run (e.g. ENV1=v1,ENV2=v2)
-        max_retries: the number of scheduler retries allowed
+        max_retries: how often torchrun restarts the ranks when one is lost, and the scheduler the job
         mounts: mounts into the container (e.g. type=bind,src=/host,dst=/job,readonly)
         debug: whether to run with preset debug flags
     """
@@ -136,7 +138,7 @@ def spmd(
         name=name,
         h=h,
         j=j,
-        env=_with_threads(env),
+        env=_environment(env, max_retries=max_retries),
         max_retries=max_retries,
         mounts=mounts,
         debug=debug,
@@ -161,9 +163,10 @@ def _find_program(arguments: Tuple[str, ...], *, script: Optional[str], m: Optio
     return _Program(arguments[0], rest[1:] if rest[:1] == ("--",) else rest)
 
 
-def _with_threads(env: Optional[Dict[str, str]]) -> Dict[str, str]:
-    """One thread per rank unless asked otherwise: torchrun warns where nothing is said."""
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **(env or {})}
+def _environment(env: Optional[Dict[str, str]], *, max_retries: int) -> Dict[str, str]:
+    """One thread per rank unless asked otherwise (torchrun warns where nothing is said), and torchrun's restarts."""
+    restarts = {"PET_MAX_RESTARTS": str(max_retries)} if max_retries else {}
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **restarts, **(env or {})}
 
 
 def find_torchrun_beside_python(app: specs.AppDef) -> specs.AppDef:

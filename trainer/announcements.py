@@ -8,7 +8,7 @@ from configs.loader import dump_run
 from configs.schema import RunConfig
 from trainer import storage
 from trainer.assembly import AssembledTraining
-from trainer.checkpoints import PLAN_NAME
+from trainer.checkpoints.manifest import PLAN_NAME
 from trainer.clock import clock
 from trainer.data.synthetic.stream import SyntheticSource
 from trainer.loop import LoopEnd
@@ -29,7 +29,7 @@ def say_start(config: RunConfig, *, assembled: AssembledTraining, folder: str, r
         f"{len(training.member_names)} members ({', '.join(training.member_names)}), {parameters:,} dense parameters;"
         f" {runtime.world_size} rank(s) on {runtime.device.type}; {training.source.num_rows:,} training rows"
     )
-    runtime.say(assembled.report.sentence())
+    runtime.say(assembled.report.table())
     if assembled.resumed_from:
         progress = training.progress
         runtime.say(

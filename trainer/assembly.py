@@ -12,34 +12,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from configs.errors import CheckpointError, ConfigError
+from configs.errors import ConfigError
 from configs.loader import dump_run
 from configs.schema import RunConfig, TableGroup
+from configs.training_schema import Dense
 from modules.ensemble import Ensemble
 from modules.seeding import derive_seed, seeded
 from modules.tables import TableSpec, build_tables, first_order_tables
 from modules.task import EnsembleTask
 from sharding.apply import shard_model
-from sharding.constraints import table_constraints
-from sharding.hardware import live_hardware
 from sharding.initialisation import TableInit, initialise_tables
-from sharding.plan_files import plan_json
-from sharding.planner import plan_tables
-from sharding.report import PlanReport, report_plan
-from trainer import checkpoints, storage
-from trainer.checkpoints import CheckpointManifest, Checkpoints, ModelFacts
+from sharding.report import PlanReport
+from trainer import storage
+from trainer.checkpoints.loading import Wanted, load
+from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME, CheckpointManifest, ModelFacts, read_manifest, verify
+from trainer.checkpoints.matching import check_same_features, check_same_model
+from trainer.checkpoints.pieces import State, pieces_of
+from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.data.reading.loading import slice_size
 from trainer.data.reading.opening import TrainingSources, open_scoring_source, open_sources
-from trainer.data.reading.source import SourceFeatures
+from trainer.data.reading.source import RowSource, SourceFeatures
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
-from trainer.optimizers import TaskOptimizer, update_tables_in_backward
+from trainer.optimizers import MemberRule, TaskOptimizer, update_tables_in_backward
 from trainer.progress import Progress
+from trainer.restoring import LiveState, restore
 from trainer.runtime import Runtime
+from trainer.schedules import LrSchedule
 from trainer.scoring import ScoringJob
+from trainer.table_state import column_pieces
+from trainer.task_plan import plan_task
+from trainer.watch import QualityWatch
 
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -80,7 +85,9 @@ def build_task(config: RunConfig, *, features: SourceFeatures) -> BuiltTask:
                 section = dataclasses.replace(section, dim=member.dim or section.dim)
             default_seed = seed if member.tables == "own" else derive_seed(config.run.seed, "group", group)
             _check_overrides(section, name=member.tables, features=features)
-            groups[group] = _group_tables(section, group=group, features=features, default_seed=default_seed)
+            groups[group] = _group_tables(
+                section, section_name=member.tables, group=group, features=features, default_seed=default_seed
+            )
         dim = groups[group][0].dim
         with seeded(derive_seed(seed, "dense")):
             members[name] = member.arch.build(
@@ -90,14 +97,21 @@ def build_task(config: RunConfig, *, features: SourceFeatures) -> BuiltTask:
         if members[name].first_order:
             groups.setdefault(first_order[0].group, first_order)
         group_of[name], seeds[name] = group, derive_seed(seed, "dropout")
-        facts[name] = f"{json.dumps(dataclasses.asdict(member.arch))} on {group} tables"
+        facts[name] = json.dumps(dataclasses.asdict(member.arch))
     specs = tuple(spec for tables in groups.values() for spec in tables)
-    ensemble = Ensemble(tables=build_tables(specs, device="meta"), members=members, groups=group_of, seeds=seeds)
+    ensemble = Ensemble(
+        tables=build_tables(specs, device="meta"),
+        members=members,
+        groups=group_of,
+        seeds=seeds,
+        frozen=[name for name, member in config.expanded_members() if member.freeze],
+    )
     return BuiltTask(
         task=EnsembleTask(ensemble),
         specs=specs,
         facts=ModelFacts(
             members=facts,
+            groups=group_of,
             tables={spec.name: (spec.num_rows, spec.dim) for spec in specs},
             table_rules={spec.name: spec.optimizer for spec in specs},
             features=features,
@@ -114,7 +128,9 @@ def _check_overrides(section: TableGroup, *, name: str, features: SourceFeatures
         )
 
 
-def _group_tables(section: TableGroup, *, group: str, features: SourceFeatures, default_seed: int) -> list[TableSpec]:
+def _group_tables(
+    section: TableGroup, *, section_name: str, group: str, features: SourceFeatures, default_seed: int
+) -> list[TableSpec]:
     seed = default_seed if section.seed is None else derive_seed(section.seed, "group", group)
     specs = []
     for feature, num_rows in features.table_rows.items():
@@ -131,38 +147,34 @@ def _group_tables(section: TableGroup, *, group: str, features: SourceFeatures, 
                 init_bound=num_rows**-0.5 if section.init_bound is None else section.init_bound,
                 seed=derive_seed(seed, "table", feature),
                 placement=(override and override.placement) or section.placement,
+                kernel=(override and override.kernel) or section.kernel,
+                section=section_name,
             )
         )
     return specs
 
 
-def shard_task(built: BuiltTask, *, rows_per_rank: int, runtime: Runtime) -> ShardedTask:
-    """Plans and shards. All ranks must call this.
+def shard_task(
+    built: BuiltTask, *, rows_per_rank: int, runtime: Runtime, dense: Dense | None = None, plan_path: str = ""
+) -> ShardedTask:
+    """Plans, or takes the plan of a file, and shards. All ranks must call this.
+
+    Args:
+        built: What to shard.
+        rows_per_rank: Rows of a rank's batch.
+        runtime: The ranks.
+        dense: How dense parameters are trained; None: this is a scoring job.
+        plan_path: A plan file; empty: the planner decides.
 
     Raises:
+        ConfigError: the plan file is not of this job.
         PlanError: the tables do not fit.
     """
-    hardware = live_hardware(
-        device=runtime.device, world_size=runtime.world_size, local_world_size=runtime.local_world_size
+    planned = plan_task(
+        built.task, built.specs, rows_per_rank=rows_per_rank, dense=dense, path=plan_path, runtime=runtime
     )
-    placements = {spec.name: spec.placement for spec in built.specs}
-    plan = plan_tables(
-        built.task,
-        hardware=hardware,
-        constraints=table_constraints(placements),
-        rows_per_rank=rows_per_rank,
-        process_group=runtime.group,
-    )
-    model = shard_model(built.task, plan=plan, device=runtime.device, process_group=runtime.group)
-    made_for = {
-        "hardware": dataclasses.asdict(hardware),
-        "tables": {name: list(size) for name, size in built.facts.tables.items()},
-        "placements": placements,
-        "rows_per_rank": rows_per_rank,
-    }
-    as_json = plan_json(plan, facts=made_for)
-    report = report_plan(as_json["tables"], sizes=built.facts.tables, world_size=runtime.world_size)
-    return ShardedTask(built=built, model=model, plan=as_json | {"report": report.as_json()}, report=report)
+    model = shard_model(built.task, plan=planned.plan, device=runtime.device, process_group=runtime.group)
+    return ShardedTask(built=built, model=model, plan=planned.as_json, report=planned.report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,13 +196,12 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     """
     sources = open_sources(config.data, ranks=runtime)
     built = build_task(config, features=sources.train.features)
-    if sources.valid is not None and sources.valid.features != sources.train.features:
-        raise ConfigError("data.valid: its features or tables differ from those of data.train")
-    if config.train.evaluate_every.steps and sources.valid is None:
-        raise ConfigError("train.evaluate_every: there is no data.valid to evaluate on; name its parts")
-    update_tables_in_backward(built.task, built.specs)
+    _check_validation(config, sources)
+    update_tables_in_backward(built.task, built.specs, frozen_groups=built.task.ensemble.frozen_groups)
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
-    sharded = shard_task(built, rows_per_rank=rows_per_rank, runtime=runtime)
+    sharded = shard_task(
+        built, rows_per_rank=rows_per_rank, runtime=runtime, dense=config.dense, plan_path=config.run.plan
+    )
     model = sharded.model
     initialise_tables(
         model.state_dict(), inits={spec.name: TableInit(seed=spec.seed, bound=spec.init_bound) for spec in built.specs}
@@ -200,50 +211,65 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         model,
         specs=built.specs,
         dense=config.dense,
-        dense_lrs={name: member.lr or config.dense.lr for name, member in members},
+        members={
+            name: MemberRule(
+                lr=member.lr or config.dense.lr,
+                clip_norm=member.clip_norm or config.dense.clip_norm,
+                frozen=member.freeze,
+            )
+            for name, member in members
+        },
+        frozen_groups=built.task.ensemble.frozen_groups,
         runtime=runtime,
     )
-    progress = Progress()
-    run_checkpoints = Checkpoints(
-        folder=storage.join(folder, CHECKPOINTS_NAME), keep_last=config.checkpoint.keep_last, runtime=runtime
+    ranks = runtime.open_side_group()  # so that a checkpoint can be written beside training
+    run_checkpoints = RunCheckpoints(
+        folder=storage.join(folder, CHECKPOINTS_NAME), section=config.checkpoint, ranks=ranks
     )
     data_facts = _data_facts(config, sources)
-    resumed = _checkpoint_to_resume(config, run_checkpoints, runtime=runtime)
-    tensors = dict(training_tensors(model, optimizer))
-    if resumed is not None:
-        checkpoints.check_same_model(resumed, built.facts)
-        _check_same_data(resumed, data_facts)
-        checkpoints.load(resumed, tensors)
-        progress = Progress(**resumed.progress)
-    texts = {
-        checkpoints.RUN_NAME: dump_run(config),
-        checkpoints.PLAN_NAME: json.dumps(sharded.plan, indent=2) + "\n",
-    }
 
-    def save() -> str:
-        state = dict(training_tensors(model, optimizer))
-        return run_checkpoints.save(state, progress=progress.as_json(), facts=built.facts, data=data_facts, texts=texts)
+    def live() -> LiveState:
+        return LiveState(
+            tensors=training_tensors(model, optimizer),
+            column_pieces=column_pieces(model.state_dict()),
+            facts=built.facts,
+            data=data_facts,
+        )
+
+    resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
+    progress, schedule, watch = Progress(), LrSchedule(config.train.schedule), QualityWatch(config.train.watch)
+    if resumed is not None:
+        progress = Progress(**resumed.progress)
+        schedule.restore(resumed.learning["schedule"])
+        watch.restore(resumed.learning["watch"])
+    texts = {RUN_NAME: dump_run(config), PLAN_NAME: json.dumps(sharded.plan, indent=2) + "\n"}
+
+    def snapshot(quality: float | None) -> Snapshot:
+        state = live()
+        facts = {
+            "step": progress.step,
+            "progress": progress.as_json(),
+            "learning": {"schedule": schedule.state(), "watch": watch.state()},
+            "quality": quality,
+            "model": built.facts.as_json(),
+            "data": data_facts,
+            "column_pieces": state.column_pieces,
+        }
+        return Snapshot(state=state.tensors, facts=facts, texts=texts)
 
     names = [name for name, _ in members]
-    evaluator = None
-    if sources.valid is not None:
-        evaluator = Evaluator(
-            source=sources.valid,
-            batch_size=config.train.batch_size,
-            member_names=names,
-            rule=config.merge.rule,
-            runtime=runtime,
-            prefetch_batches=config.data.prefetch_batches,
-        )
     training = Training(
         model=model,
         task=built.task,
         optimizer=optimizer,
         progress=progress,
+        schedule=schedule,
+        watch=watch,
         source=sources.train,
-        evaluator=evaluator,
+        evaluator=None if sources.valid is None else _evaluator(sources.valid, names, config=config, runtime=runtime),
         member_names=names,
-        save=save,
+        checkpoints=run_checkpoints,
+        snapshot=snapshot,
     )
     return AssembledTraining(
         training=training,
@@ -254,56 +280,48 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     )
 
 
-def training_tensors(model: DistributedModelParallel, optimizer: TaskOptimizer) -> Sequence[tuple[str, torch.Tensor]]:
+def _check_validation(config: RunConfig, sources: TrainingSources) -> None:
+    if sources.valid is not None:
+        if sources.valid.features != sources.train.features:
+            raise ConfigError("data.valid: its features or tables differ from those of data.train")
+        return
+    every = config.train.evaluate_every
+    asks = {
+        "train.evaluate_every": bool(every.steps or every.epochs),
+        "train.watch.target": config.train.watch.target is not None,
+        "train.schedule.kind = 'plateau'": config.train.schedule.kind == "plateau",
+        "checkpoint.keep_best": config.checkpoint.keep_best > 0,
+    }
+    for key, asked in asks.items():
+        if asked:
+            raise ConfigError(f"{key}: there is no data.valid to evaluate on; name its parts")
+
+
+def _evaluator(source: RowSource, names: Sequence[str], *, config: RunConfig, runtime: Runtime) -> Evaluator:
+    return Evaluator(
+        source=source,
+        batch_size=config.train.batch_size,
+        member_names=names,
+        rule=config.merge.rule,
+        runtime=runtime,
+        prefetch_batches=config.data.prefetch_batches,
+    )
+
+
+def training_tensors(model: DistributedModelParallel, optimizer: TaskOptimizer) -> State:
     """All that a checkpoint holds, live: `model/KEY` and `optimizer/KEY`."""
-    weights = [(f"model/{key}", value) for key, value in model.state_dict().items()]
-    return weights + [(f"optimizer/{key}", value) for key, value in optimizer.state_tensors()]
+    weights = {f"model/{key}": pieces_of(value) for key, value in model.state_dict().items()}
+    return weights | {f"optimizer/{key}": pieces_of(value) for key, value in optimizer.state_tensors()}
 
 
 def _data_facts(config: RunConfig, sources: TrainingSources) -> dict[str, Any]:
     return {
         "dense_optimizer": config.dense.optimizer,
+        "day_by_day": config.train.day_by_day,
         "seed": config.data.seed,
         "shuffle_window": config.data.shuffle_window,
         "parts": [[part.name, part.num_rows] for part in sources.train.parts],
     }
-
-
-def _check_same_data(manifest: CheckpointManifest, facts: dict[str, Any]) -> None:
-    saved, ours = manifest.data["dense_optimizer"], facts["dense_optimizer"]
-    if saved != ours:
-        raise CheckpointError(
-            f"dense.optimizer: {saved!r} in {manifest.folder}, {ours!r} in this run; the state of one is of no use to"
-            " the other: keep the old value, or start in another run.folder"
-        )
-    # At an epoch's start any order may follow; within it, another order would repeat some rows and miss others.
-    if manifest.progress["row"] == 0:
-        return
-    for key, value in facts.items():
-        if manifest.data[key] != value:
-            raise CheckpointError(
-                f"data.{'train' if key == 'parts' else key}: {manifest.data[key]} in {manifest.folder}, {value} in this"
-                " run; within an epoch the row order must stay: keep the old value, or start in another run.folder"
-            )
-
-
-def _checkpoint_to_resume(
-    config: RunConfig, run_checkpoints: Checkpoints, *, runtime: Runtime
-) -> CheckpointManifest | None:
-    wish = config.checkpoint.resume
-    if wish == "never":
-        if runtime.from_main(run_checkpoints.whole):
-            raise ConfigError(
-                f"run.folder: {config.run.folder!r} holds checkpoints and checkpoint.resume is 'never';"
-                " take another folder, or resume = 'auto'"
-            )
-        return None
-    own = run_checkpoints.newest()
-    if own is not None or wish == "auto":
-        return own
-    manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(wish))
-    checkpoints.verify(manifest, runtime=runtime)
-    return manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,14 +340,14 @@ def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) ->
     Raises:
         ChorusError: data, checkpoint or plan do not fit.
     """
-    manifest: CheckpointManifest = runtime.from_main(lambda: checkpoints.read_manifest(checkpoint))
+    manifest: CheckpointManifest = runtime.from_main(lambda: read_manifest(checkpoint))
     source = open_scoring_source(config.data, parts=config.score.parts, ranks=runtime)
-    checkpoints.check_same_features(manifest, source.features, root=config.data.root)
+    check_same_features(manifest, source.features, root=config.data.root)
     built = build_task(config, features=source.features)
-    checkpoints.check_same_model(manifest, built.facts)
-    checkpoints.verify(manifest, runtime=runtime)
+    check_same_model(manifest, built.facts)
+    verify(manifest, ranks=runtime.ranks)
     sharded = shard_task(built, rows_per_rank=config.score.batch_size, runtime=runtime)
-    checkpoints.load(manifest, {f"model/{key}": value for key, value in sharded.model.state_dict().items()})
+    load(manifest, Wanted.weights(sharded.model.state_dict()), ranks=runtime.open_side_group(), say=runtime.say)
     names = built.task.ensemble.member_names
     job = ScoringJob(
         model=sharded.model,

@@ -12,7 +12,7 @@ from configs.loader import config_text, dump_run, read_run
 from configs.schema import RunConfig
 from modules import members
 from trainer import storage
-from trainer.checkpoints import RUN_NAME, read_manifest, verify_file
+from trainer.checkpoints.manifest import RUN_NAME, read_manifest, verify_file
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.toml"
 

@@ -56,6 +56,7 @@ class Evaluator:
         made = self._reader.batches(self._order)
         with prefetched(made, ahead=self._prefetch_batches, device=device) as batches:
             for batch in batches:
+                self._runtime.beat("an evaluation")
                 on_device = batch.to(device, non_blocking=True)
                 _, output = model(on_device)
                 merged_B = merge(output.logits_BM.double(), rule=self._rule)
@@ -76,16 +77,18 @@ def quality_line(results: dict[str, MeteredColumn], *, say: Callable[[str], None
     say(f"  eval auc/log_loss_nats  {figures}")
 
 
+def figures(column: MeteredColumn) -> dict[str, float]:
+    """The figures of a column that are logged, by name."""
+    metrics = column.metrics
+    return {
+        "auc": metrics.auc,
+        "auc_error": column.auc_error,
+        "log_loss_nats": metrics.log_loss_nats,
+        "ne": metrics.ne,
+        "calibration": metrics.calibration,
+    }
+
+
 def as_scalars(results: dict[str, MeteredColumn]) -> dict[str, float]:
     """Metric path -> value."""
-    scalars: dict[str, float] = {}
-    for name, column in results.items():
-        metrics = column.metrics
-        scalars |= {
-            f"eval/{name}/auc": metrics.auc,
-            f"eval/{name}/auc_error": column.auc_error,
-            f"eval/{name}/log_loss_nats": metrics.log_loss_nats,
-            f"eval/{name}/ne": metrics.ne,
-            f"eval/{name}/calibration": metrics.calibration,
-        }
-    return scalars
+    return {f"eval/{name}/{key}": value for name, column in results.items() for key, value in figures(column).items()}

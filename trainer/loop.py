@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+import copy
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,9 +13,11 @@ import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
-from configs.schema import Data, Every, Train
+from configs.schema import Data, RunConfig
+from configs.training_schema import Until
 from modules.contracts import EnsembleOutput
 from modules.task import EnsembleTask
+from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.clock import clock
 from trainer.data.reading.batch import Batch
 from trainer.data.reading.loading import BatchReader
@@ -24,10 +28,13 @@ from trainer.evaluation import Evaluator, as_scalars, quality_line
 from trainer.loss_window import LossWindow
 from trainer.metrics.meters import MeteredColumn
 from trainer.optimizers import TaskOptimizer
+from trainer.profiling import StepProfiler
 from trainer.progress import Progress
 from trainer.reporting import Reporter, Stopwatch
 from trainer.runtime import Runtime
+from trainer.schedules import LrSchedule
 from trainer.step_times import StepTimes
+from trainer.watch import QualityWatch
 
 Pipeline: TypeAlias = TrainPipelineBase[Batch, EnsembleOutput] | TrainPipelineSparseDist[Batch, EnsembleOutput]
 
@@ -40,10 +47,13 @@ class Training:
     task: EnsembleTask
     optimizer: TaskOptimizer
     progress: Progress
+    schedule: LrSchedule
+    watch: QualityWatch
     source: RowSource
     evaluator: Evaluator | None
     member_names: Sequence[str]
-    save: Callable[[], str]  # writes a checkpoint and gives its folder; a collective
+    checkpoints: RunCheckpoints
+    snapshot: Callable[[float | None], Snapshot]  # of now; takes the watched figure, higher is better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,62 +61,176 @@ class LoopEnd:
     """How the loop ended."""
 
     preempted: bool
+    reached_target: bool
     seconds: float  # spent in steps
     rows: int
     quality: dict[str, MeteredColumn]  # of the last evaluation; empty without one
 
 
-def train(
-    training: Training, *, config: Train, data: Data, save_every: Every, reporter: Reporter, runtime: Runtime
-) -> LoopEnd:
-    """Trains until `config.until` or a stop signal, and leaves a checkpoint. All ranks must call this.
+def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime: Runtime) -> LoopEnd:
+    """Trains until `train.until`, the watched figure's target or a stop signal, and leaves a checkpoint.
+
+    All ranks must call this.
 
     Raises:
-        ChorusError: a member's loss is not finite; names the member and the step.
+        ChorusError: a member's loss is not finite (names the member and the step), or a checkpoint cannot be written.
     """
-    progress, source = training.progress, training.source
-    reader = BatchReader(source=source, batch_size=config.batch_size, rank=runtime.rank, world_size=runtime.world_size)
-    first_step, first_row = progress.step, progress.rows_total
-    num_steps = progress.steps_left(config.until, epoch_rows=source.num_rows, batch_size=config.batch_size)
-    last_step = first_step + num_steps
+    progress = training.progress
+    reader = BatchReader(
+        source=training.source, batch_size=config.train.batch_size, rank=runtime.rank, world_size=runtime.world_size
+    )
+    num_steps = _steps_left(training, until=config.train.until, batch_size=config.train.batch_size)
     times = StepTimes(runtime.device)
     times.watch(training.task.ensemble.tables)
     training.optimizer.mark = times.mark
-    made = _training_batches(reader, epoch=progress.epoch, row=progress.row, data=data, num_steps=num_steps)
-    pipeline = _build_pipeline(config.pipeline, training=training, device=runtime.device)
-    losses = LossWindow(training.member_names, step=first_step, runtime=runtime)
+    made = _training_batches(reader, epoch=progress.epoch, row=progress.row, data=config.data, num_steps=num_steps)
+    between = _BetweenSteps(
+        training,
+        config=config,
+        last_step=progress.step + num_steps,
+        times=times,
+        reporter=reporter,
+        runtime=runtime,
+    )
+    pipeline = _build_pipeline(config.train.pipeline, training=training, device=runtime.device)
     runtime.listen_for_stop()
-    watch, quality, stop = Stopwatch(rows=first_row), dict[str, MeteredColumn](), False
-
-    with prefetched(made, ahead=data.prefetch_batches, device=runtime.device) as waiting:
-        batches = times.timed(waiting)
-        while progress.step < last_step and not stop:
+    profiler = StepProfiler(
+        config.train.profile_steps,
+        folder=reporter.folder,
+        rank=runtime.rank,
+        device=runtime.device,
+        steps_done=progress.step,
+    )
+    waiting = prefetched(made, ahead=config.data.prefetch_batches, device=runtime.device)
+    with waiting as ready, profiler, runtime.steps():
+        batches = times.timed(ready)
+        while not between.is_over:
+            runtime.beat(f"step {progress.step + 1}")
+            training.optimizer.set_lr_factor(training.schedule.factor(progress.step + 1))
             training.task.begin_step(step=progress.step, rank=runtime.rank)
             output = pipeline.progress(batches)
-            losses.add(output.losses_M)
-            progress.advance(reader.rows_of_step(progress.row), epoch_rows=source.num_rows)
+            progress.advance(reader.rows_of_step(progress.row), epoch_rows=training.source.num_rows)
+            profiler.step(progress.step)
+            between.after_step(output.losses_M, pipeline=pipeline)
+    with runtime.patience("the end of the last checkpoint"):
+        training.checkpoints.wait()
+    return between.end()
 
-            step, end = progress.step, progress.step == last_step
-            log = config.log_every.due(step) or end
-            evaluate = config.evaluate_every.due(step) or end
-            save = save_every.due(step) or end
-            if not (log or evaluate or save or losses.due(step)):
-                continue
-            stop = losses.agree(step) and not end
-            if log:
-                seconds_left = (last_step - step) * watch.mean_seconds(steps=step - first_step)
-                lap = watch.lap(rows=progress.rows_total)
-                scalars = _scalars(losses.take(), rows_per_second=lap.rows_per_second, times=times, seconds=lap.seconds)
-                reporter.write(step, scalars)
-                runtime.say(_step_line(step, last_step=last_step, scalars=scalars, seconds_left=seconds_left))
-            with watch.paused():
-                if evaluate and training.evaluator is not None:
-                    quality = _evaluate(training.evaluator, pipeline=pipeline, model=training.model)
-                    reporter.write(step, as_scalars(quality))
-                    quality_line(quality, say=runtime.say)
-                if save or stop:
-                    runtime.say(f"checkpoint: {training.save()}")
-    return LoopEnd(preempted=stop, seconds=watch.seconds, rows=progress.rows_total - first_row, quality=quality)
+
+class _BetweenSteps:
+    """What happens between steps: losses, logs, evaluations, checkpoints, and whether to stop."""
+
+    def __init__(
+        self,
+        training: Training,
+        *,
+        config: RunConfig,
+        last_step: int,
+        times: StepTimes,
+        reporter: Reporter,
+        runtime: Runtime,
+    ) -> None:
+        self._training = training
+        self._config = config.train
+        self._save_every = config.checkpoint.every
+        self._first_step, self._last_step = training.progress.step, last_step
+        self._first_row = training.progress.rows_total
+        self._steps_per_epoch = -(-training.source.num_rows // config.train.batch_size)
+        self._times = times
+        self._reporter = reporter
+        self._runtime = runtime
+        self._losses = LossWindow(training.member_names, step=self._first_step, runtime=runtime)
+        self._watch = Stopwatch(rows=self._first_row)
+        self._saved_at = time.monotonic()
+        self._quality: dict[str, MeteredColumn] = {}
+        self._preempted = False
+        self._reached_target = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no further step to take."""
+        return self._training.progress.step >= self._last_step or self._preempted or self._reached_target
+
+    def after_step(self, losses_M: torch.Tensor, *, pipeline: Pipeline) -> None:
+        """Does what is due after a step. All ranks must call this."""
+        self._losses.add(losses_M)
+        step = self._training.progress.step
+        end = step == self._last_step
+        log = end or self._config.log_every.due(step, steps_per_epoch=self._steps_per_epoch)
+        counts = self._config.evaluate_every.due(step, steps_per_epoch=self._steps_per_epoch)
+        evaluate = end or counts
+        save = end or self._save_every.due(step)
+        if not (log or evaluate or save or self._losses.due(step)):
+            return
+        agreed = self._losses.agree(step, save=self._is_time_to_save(), failed=self._training.checkpoints.has_failed)
+        if agreed.failed:
+            self._training.checkpoints.wait()  # raises what went wrong
+        self._preempted = agreed.stop and not end
+        if log:
+            self._log(step)
+        with self._watch.paused():
+            quality = None
+            if evaluate and self._training.evaluator is not None:
+                quality = self._evaluate(step, pipeline=pipeline, counts=counts)
+            best = quality is not None and self._training.checkpoints.is_among_best(quality)
+            if save or best or agreed.save or self._preempted or self._reached_target:
+                self._save(quality)
+
+    def end(self) -> LoopEnd:
+        """How it ended."""
+        return LoopEnd(
+            preempted=self._preempted,
+            reached_target=self._reached_target,
+            seconds=self._watch.seconds,
+            rows=self._training.progress.rows_total - self._first_row,
+            quality=self._quality,
+        )
+
+    def _is_time_to_save(self) -> bool:
+        return 0 < self._save_every.seconds <= time.monotonic() - self._saved_at
+
+    def _log(self, step: int) -> None:
+        seconds_left = (self._last_step - step) * self._watch.mean_seconds(steps=step - self._first_step)
+        lap = self._watch.lap(rows=self._training.progress.rows_total)
+        scalars = {f"train/{member}/loss_nats": loss for member, loss in self._losses.take().items()}
+        scalars["train/rows_per_second"] = lap.rows_per_second
+        scalars["train/lr_factor"] = self._training.schedule.factor(step)
+        phases = self._times.take()
+        scalars |= {f"time/{phase}_fraction": spent / max(lap.seconds, 1e-9) for phase, spent in phases.items()}
+        self._reporter.write(step, scalars)
+        self._runtime.say(_step_line(step, last_step=self._last_step, scalars=scalars, seconds_left=seconds_left))
+
+    def _evaluate(self, step: int, *, pipeline: Pipeline, counts: bool) -> float | None:
+        """Gives the watched figure, higher is better; None where the rows do not define it.
+
+        One that does not count, at the end of a run alone, leaves no trace in watch and schedule: a run that ended
+        there and goes on is as one that never ended.
+        """
+        training = self._training
+        assert training.evaluator is not None
+        with self._runtime.patience("an evaluation"), _detached(pipeline, training.model):
+            self._quality = training.evaluator.evaluate(training.model)
+        self._reporter.write(step, as_scalars(self._quality))
+        quality_line(self._quality, say=self._runtime.say)
+        watch = training.watch if counts else copy.copy(training.watch)
+        verdict = watch.update(self._quality)
+        if counts:
+            training.schedule.on_evaluation(verdict.improved)
+        if verdict.reached_target:
+            self._reached_target = True
+            self._runtime.say(f"  train.watch.target is reached: {verdict.value:.5f}")
+        return verdict.rank if verdict.rank > -torch.inf else None
+
+    def _save(self, quality: float | None) -> None:
+        with self._runtime.patience("a checkpoint"):
+            self._training.checkpoints.save(self._training.snapshot(quality))
+        self._saved_at = time.monotonic()
+
+
+def _steps_left(training: Training, *, until: Until, batch_size: int) -> int:
+    if training.watch.is_done:
+        return 0
+    return training.progress.steps_left(until, epoch_rows=training.source.num_rows, batch_size=batch_size)
 
 
 def _training_batches(reader: BatchReader, *, epoch: int, row: int, data: Data, num_steps: int) -> Generator[Batch]:
@@ -129,23 +253,15 @@ def _build_pipeline(kind: str, *, training: Training, device: torch.device) -> P
     return pipeline(training.model, training.optimizer, device)
 
 
-def _evaluate(evaluator: Evaluator, *, pipeline: Pipeline, model: DistributedModelParallel) -> dict[str, MeteredColumn]:
-    # The overlapped pipeline has put its own forward into the sharded module; batches in flight are kept.
+@contextlib.contextmanager
+def _detached(pipeline: Pipeline, model: DistributedModelParallel) -> Iterator[None]:
+    """The overlapped pipeline has put its own forward into the sharded module; batches in flight are kept."""
     overlapped = isinstance(pipeline, TrainPipelineSparseDist)
     if overlapped:
         pipeline.detach()
-    quality = evaluator.evaluate(model)
+    yield
     if overlapped:
         pipeline.attach(model)
-    return quality
-
-
-def _scalars(losses: dict[str, float], *, rows_per_second: float, times: StepTimes, seconds: float) -> dict[str, float]:
-    scalars = {f"train/{member}/loss_nats": loss for member, loss in losses.items()}
-    scalars["train/rows_per_second"] = rows_per_second
-    phases = times.take()
-    scalars |= {f"time/{phase}_fraction": spent / max(seconds, 1e-9) for phase, spent in phases.items()}
-    return scalars
 
 
 def _step_line(step: int, *, last_step: int, scalars: dict[str, float], seconds_left: float) -> str:

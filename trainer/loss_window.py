@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,15 @@ from trainer.runtime import Runtime
 
 _AGREE_SECONDS = 1.0
 _MOST_STEPS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """What at least one rank asks for."""
+
+    stop: bool
+    save: bool
+    failed: bool
 
 
 class LossWindow:
@@ -45,25 +55,32 @@ class LossWindow:
         """Whether ranks should agree after this step."""
         return step >= self._next_step
 
-    def agree(self, step: int) -> bool:
-        """Sums the pending losses over ranks; gives whether any rank was asked to stop. A collective.
+    def agree(self, step: int, *, save: bool = False, failed: bool = False) -> Agreement:
+        """Sums the pending losses over ranks, and what each asks for. A collective.
+
+        Args:
+            step: The step just taken.
+            save: This rank finds that it is time for a checkpoint.
+            failed: This rank's writing of a checkpoint has failed.
 
         Raises:
             ChorusError: a loss is not finite; names the member and the step.
         """
         losses_SM = torch.stack(self._pending).double().cpu()
         seconds = (time.monotonic() - self._agreed_at) / len(self._pending)
-        facts = torch.tensor([seconds, float(self._runtime.stop_requested)], dtype=torch.float64)
+        asks = [float(asked) for asked in (self._runtime.stop_requested, save, failed)]
+        facts = torch.tensor([seconds, *asks], dtype=torch.float64)
         summed = self._runtime.sum(torch.cat([losses_SM.flatten(), facts]))
-        losses_SM = summed[:-2].view_as(losses_SM) / self._runtime.world_size
+        losses_SM = summed[: -len(facts)].view_as(losses_SM) / self._runtime.world_size
         self._refuse_not_finite(losses_SM)
         self._sums += losses_SM.sum(dim=0)
         self._num_steps += len(losses_SM)
-        mean_seconds = float(summed[-2]) / self._runtime.world_size
+        mean_seconds = float(summed[-len(facts)]) / self._runtime.world_size
         self._next_step = step + min(_MOST_STEPS, max(1, int(_AGREE_SECONDS / max(mean_seconds, 1e-9))))
         self._pending.clear()
         self._agreed_step, self._agreed_at = step, time.monotonic()
-        return bool(summed[-1] > 0)
+        stop, save, failed = (summed[-len(asks) :] > 0).tolist()
+        return Agreement(stop=stop, save=save, failed=failed)
 
     def _refuse_not_finite(self, losses_SM: Tensor) -> None:
         bad = (~torch.isfinite(losses_SM)).nonzero()

@@ -17,7 +17,8 @@ from configs.errors import EXIT_DONE, EXIT_PREEMPTED
 from trainer.announcements import say_end, say_start
 from trainer.assembly import assemble_training
 from trainer.command_line import show_config, show_help, training_config
-from trainer.failures import guard
+from trainer.days import train_days
+from trainer.failures import guard, leave
 from trainer.loop import train
 from trainer.reporting import Reporter
 from trainer.run_folder import RunFolder
@@ -39,14 +40,11 @@ def main(argv: Sequence[str]) -> int:
         say_start(config, assembled=assembled, folder=folder.path, runtime=runtime)
 
         reporter = Reporter(folder=folder.path, resumed_step=assembled.training.progress.step, runtime=runtime)
-        end = train(
-            assembled.training,
-            config=config.train,
-            data=config.data,
-            save_every=config.checkpoint.every,
-            reporter=reporter,
-            runtime=runtime,
-        )
+        training = assembled.training
+        if config.train.day_by_day:
+            end = train_days(training, config=config, folder=folder.path, reporter=reporter, runtime=runtime)
+        else:
+            end = train(training, config=config, reporter=reporter, runtime=runtime)
         reporter.close()
 
         say_end(end, assembled=assembled, folder=folder.path, runtime=runtime)
@@ -56,4 +54,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main, sys.argv[1:]))
+    leave(guard(main, sys.argv[1:]))

@@ -7,7 +7,8 @@ silently, so here they get the same rule through an optimizer that steps after t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,14 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from configs.schema import Dense
+from configs.training_schema import Dense
 from modules.tables import TableSpec
 from sharding.dense_gradients import DenseGradients
+from sharding.fused_kernels import FusedKernel, fused_kernels
 from sharding.shards import table_name
+from trainer.lazy_adam import LazyAdam
 from trainer.runtime import Runtime
+from trainer.table_state import fused_state_tensors
 
 _RULES: Mapping[str, Callable[..., Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
@@ -29,8 +33,16 @@ _RULES: Mapping[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
+# What steps a data-parallel table; the kernels' Adam leaves alone the rows that a batch has not.
+_REPLICATED_RULES: Mapping[str, Callable[..., Optimizer]] = {**_RULES, "adam": LazyAdam}
 # Adam's state is made by its first step; to load a checkpoint before that, it is made here.
 _LAZY_STATE: Mapping[str, tuple[str, ...]] = {"adam": ("exp_avg", "exp_avg_sq")}
+_TABLE_STATES: Mapping[str, tuple[str, ...]] = {
+    "rowwise_adagrad": ("sum",),
+    "adagrad": ("sum",),
+    "adam": ("exp_avg", "exp_avg_sq", "step"),
+    "sgd": (),
+}
 _MEMBER_PATH = "ensemble.bank.members."
 
 
@@ -38,16 +50,30 @@ def _arguments(rule: str, *, lr: float, eps: float) -> dict[str, float]:
     return {"lr": lr} if rule == "sgd" else {"lr": lr, "eps": eps}
 
 
-def update_tables_in_backward(module: nn.Module, specs: Sequence[TableSpec]) -> None:
-    """Declares every table's rule on the unsharded module; call it before planning."""
+def update_tables_in_backward(
+    module: nn.Module, specs: Sequence[TableSpec], *, frozen_groups: Collection[str] = ()
+) -> None:
+    """Declares every table's rule on the unsharded module; call it before planning.
+
+    Args:
+        module: The unsharded task.
+        specs: All tables.
+        frozen_groups: Table groups that are not trained, first-order groups by their own names.
+    """
     by_name = {spec.name: spec for spec in specs}
     for name, parameter in module.named_parameters():
         table = table_name(name)
         if table is not None:
             spec = by_name[table]
+            lr = _base_lr(spec, frozen_groups)
             # A fresh dict each time: sharding writes into it.
-            arguments: dict[str, Any] = _arguments(spec.optimizer, lr=spec.lr, eps=spec.eps)
+            arguments: dict[str, Any] = _arguments(spec.optimizer, lr=lr, eps=spec.eps)
             apply_optimizer_in_backward(_RULES[spec.optimizer], [parameter], arguments)
+
+
+def _base_lr(spec: TableSpec, frozen_groups: Collection[str]) -> float:
+    # TorchRec puts tables of one rate into one kernel; 0 gives the frozen ones kernels of their own.
+    return 0.0 if spec.group in frozen_groups else spec.lr
 
 
 def member_of(parameter_name: str) -> str | None:
@@ -57,16 +83,28 @@ def member_of(parameter_name: str) -> str | None:
     return parameter_name.removeprefix(_MEMBER_PATH).partition(".")[0]
 
 
-class TaskOptimizer:
-    """Steps what the backward pass does not: dense parameters and data-parallel tables.
+@dataclass(frozen=True, kw_only=True)
+class MemberRule:
+    """How one member's dense parameters are trained."""
 
-    It has the two methods that the training pipelines call.
+    lr: float
+    clip_norm: float | None = None  # greatest L2 norm of the gradient; None: no bound
+    frozen: bool = False  # never stepped; the state is there all the same
+
+
+class TaskOptimizer:
+    """Steps what the backward pass does not, and sets the learning rate of all.
+
+    Dense parameters and data-parallel tables are stepped here. `zero_grad` and `step` are the two
+    methods that the training pipelines call.
 
     Args:
-        model: The sharded task.
+        model: The sharded task, its tables' rules declared with the same `frozen_groups`.
         specs: All tables.
-        dense: The dense optimizer's section.
-        dense_lrs: Member name -> its dense learning rate.
+        dense: The dense optimizer's section: its rule and eps.
+        members: Member name -> how its dense parameters are trained.
+        frozen_groups: Table groups that are not trained, first-order groups by their own names.
+            Neither their weights nor their optimizer state change, whatever the rule.
         runtime: The ranks to average dense gradients over.
     """
 
@@ -76,55 +114,91 @@ class TaskOptimizer:
         *,
         specs: Sequence[TableSpec],
         dense: Dense,
-        dense_lrs: Mapping[str, float],
+        members: Mapping[str, MemberRule],
+        frozen_groups: Collection[str] = (),
         runtime: Runtime,
     ) -> None:
         self._model = model
         self._specs = {spec.name: spec for spec in specs}
         self._fused_names = set(model.fused_optimizer.params)
-        parameters = {name: p for name, p in model.named_parameters() if p.numel()}
-        dense_parameters: dict[str, dict[str, nn.Parameter]] = {member: {} for member in dense_lrs}
         self._by_parameter: dict[str, Optimizer] = {}
         self._parameters: dict[str, nn.Parameter] = {}
+        self._stepped: list[Optimizer] = []
+        self._lr_factor = 1.0
+        self.mark: Callable[[str], None] = lambda _event: None
+        parameters = {name: p for name, p in model.named_parameters() if p.numel()}
+        dense_parameters: dict[str, dict[str, nn.Parameter]] = {member: {} for member in members}
         for name, parameter in parameters.items():
             member, table = member_of(name), table_name(name)
             if member is not None:
                 dense_parameters[member][name] = parameter
             elif table is not None and name not in self._fused_names:
                 spec = self._specs[table]
-                self._adopt(spec.optimizer, {name: parameter}, lr=spec.lr, eps=spec.eps)
+                arguments = _arguments(spec.optimizer, lr=spec.lr, eps=spec.eps)
+                rule = _REPLICATED_RULES[spec.optimizer]([parameter], **arguments)
+                self._adopt(rule, {name: parameter}, frozen=spec.group in frozen_groups)
         for member, own in dense_parameters.items():
             if own:
-                self._adopt(dense.optimizer, own, lr=dense_lrs[member], eps=dense.eps)
+                arguments = _arguments(dense.optimizer, lr=members[member].lr, eps=dense.eps)
+                rule = _RULES[dense.optimizer](list(own.values()), **arguments)
+                _make_state(rule, dense.optimizer)
+                self._adopt(rule, own, frozen=members[member].frozen)
         self._optimizers = list(dict.fromkeys(self._by_parameter.values()))
+        self._base_lrs = [(group, float(group["lr"])) for rule in self._stepped for group in rule.param_groups]
+        self._kernels = self._adopt_kernels(frozen_groups)
+        trained = {member: own for member, own in dense_parameters.items() if own and not members[member].frozen}
         self._gradients = DenseGradients(
-            {member: list(own.values()) for member, own in dense_parameters.items() if own},
+            {member: list(own.values()) for member, own in trained.items()},
             process_group=runtime.group,
+            clip_norms={member: members[member].clip_norm for member in trained},
         )
-        self.mark: Callable[[str], None] = lambda _event: None
         _check_owners(parameters, owners=[*self._fused_names, *self._by_parameter])
 
-    def _adopt(self, rule: str, parameters: Mapping[str, nn.Parameter], *, lr: float, eps: float) -> None:
-        optimizer = _RULES[rule](list(parameters.values()), **_arguments(rule, lr=lr, eps=eps))
-        for parameter in parameters.values():
-            for state in _LAZY_STATE.get(rule, ()):
-                optimizer.state[parameter].setdefault("step", torch.tensor(0.0))
-                optimizer.state[parameter][state] = torch.zeros_like(parameter)
+    def _adopt(self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], *, frozen: bool) -> None:
         for name, parameter in parameters.items():
             self._by_parameter[name] = optimizer
             self._parameters[name] = parameter
+        if not frozen:
+            self._stepped.append(optimizer)
+
+    def _adopt_kernels(self, frozen_groups: Collection[str]) -> list[tuple[FusedKernel, float]]:
+        """This rank's kernels that train, each with the learning rate of its tables."""
+        trained = []
+        for kernel in fused_kernels(self._model):
+            (lr,) = {_base_lr(self._specs[table], frozen_groups) for table in kernel.tables}
+            if lr == 0.0:
+                kernel.freeze()
+            else:
+                kernel.count_only_training()
+                trained.append((kernel, lr))
+        return trained
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Sets every learning rate to `factor` times the configured one.
+
+        It counts from the next backward pass on, which is where sharded tables are updated: call it
+        before the pass of the step that it is meant for, which a pipeline makes in `progress`.
+        """
+        if factor == self._lr_factor:
+            return
+        self._lr_factor = factor
+        for group, lr in self._base_lrs:
+            group["lr"] = lr * factor
+        for kernel, lr in self._kernels:
+            kernel.set_lr(lr * factor)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients of what this optimizer steps."""
+        """Drops the gradients of all that the backward pass leaves."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=set_to_none)
 
     def step(self) -> None:
-        """Averages dense gradients over ranks and steps. All ranks must call this."""
+        """Averages dense gradients over ranks, clips each member's and steps. All ranks must call this."""
         self.mark("backward_done")
         self._gradients.average()
         self.mark("reduced")
-        for optimizer in self._optimizers:
+        self._gradients.clip()
+        for optimizer in self._stepped:
             optimizer.step()
         self.mark("stepped")
 
@@ -137,19 +211,29 @@ class TaskOptimizer:
         """Every state as (key, live tensor), under keys that no plan changes.
 
         A table's sum of squared gradients is `tables/TABLE/sum`, [rows] under row-wise Adagrad and
-        [rows, dim] under Adagrad; a dense parameter's states are `dense/PARAMETER/STATE`.
+        [rows, dim] under Adagrad; under Adam its states are `tables/TABLE/exp_avg` and
+        `tables/TABLE/exp_avg_sq`, [rows, dim], and `tables/TABLE/step`, []. A dense parameter's states
+        are `dense/PARAMETER/STATE`. Frozen tables and members have theirs too.
         """
-        for key, states in self._model.fused_optimizer.state_dict()["state"].items():
-            for value in states.values():
-                yield f"tables/{table_name(key)}/sum", value
+        yield from fused_state_tensors(self._model, list(self._specs.values()))
         for name, optimizer in self._by_parameter.items():
             parameter, table = self._parameters[name], table_name(name)
-            for state, value in optimizer.state[parameter].items():
-                if table is None:
-                    yield f"dense/{name}/{state}", value
-                elif state == "sum":
-                    row_wise = self._specs[table].optimizer == "rowwise_adagrad"
-                    yield f"tables/{table}/sum", value.view(-1) if row_wise else value
+            states = optimizer.state[parameter]
+            if table is None:
+                yield from ((f"dense/{name}/{state}", value) for state, value in states.items())
+                continue
+            rule = self._specs[table].optimizer
+            for state in _TABLE_STATES[rule]:
+                # A kernel's sums of rows are [rows], this rule's [rows, 1].
+                yield f"tables/{table}/{state}", states[state].view(-1) if rule == "rowwise_adagrad" else states[state]
+
+
+def _make_state(optimizer: Optimizer, rule: str) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for state in _LAZY_STATE.get(rule, ()):
+                optimizer.state[parameter].setdefault("step", torch.tensor(0.0))
+                optimizer.state[parameter][state] = torch.zeros_like(parameter)
 
 
 def _check_owners(parameters: Mapping[str, nn.Parameter], *, owners: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer import storage
@@ -14,6 +14,35 @@ from trainer.runtime import Runtime
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+_UPLOAD_SECONDS = 60.0
+
+
+class _Lines:
+    """A file of lines that grows.
+
+    S3 cannot append: there it is written anew, once a minute and at the end, so that a run that fails loses
+    the lines of its last minute.
+    """
+
+    def __init__(self, path: str, *, kept: Sequence[str]) -> None:
+        self._path = path
+        self._lines = [f"{line}\n" for line in kept] if storage.is_remote(path) else []
+        self._uploaded_at = time.monotonic()
+        storage.write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def append(self, line: str) -> None:
+        if not storage.is_remote(self._path):
+            with storage.naming(self._path), storage.open_file(self._path, "a") as file:
+                file.write(f"{line}\n")
+            return
+        self._lines.append(f"{line}\n")
+        if time.monotonic() >= self._uploaded_at + _UPLOAD_SECONDS:
+            self.settle()
+
+    def settle(self) -> None:
+        if storage.is_remote(self._path):
+            storage.write_text(self._path, "".join(self._lines))
+            self._uploaded_at = time.monotonic()
 
 
 class Reporter:
@@ -27,22 +56,18 @@ class Reporter:
     """
 
     def __init__(self, *, folder: str, resumed_step: int, runtime: Runtime) -> None:
+        self.folder = folder
         self._runtime = runtime
         self._started = time.monotonic()
         if not runtime.is_main:
             return
         from torch.utils.tensorboard import SummaryWriter  # loads slowly, and only rank 0 needs it
 
-        self._path = storage.join(folder, METRICS_NAME)
-        self._keep_until(resumed_step)
+        path = storage.join(folder, METRICS_NAME)
+        self._lines = _Lines(path, kept=_lines_until(resumed_step, path))
         self._board = SummaryWriter(
             storage.join(folder, TENSORBOARD_NAME), purge_step=resumed_step + 1 if resumed_step else None
         )
-
-    def _keep_until(self, step: int) -> None:
-        lines = storage.read_text(self._path).splitlines() if step and storage.is_file(self._path) else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        storage.write_text(self._path, "".join(line + "\n" for line in kept))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one line of figures; NaN becomes null."""
@@ -50,15 +75,20 @@ class Reporter:
             return
         plain = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
         line = json.dumps({"step": step, "seconds": round(time.monotonic() - self._started, 3), **plain})
-        with storage.naming(self._path), storage.open_file(self._path, "a") as file:
-            file.write(line + "\n")
+        self._lines.append(line)
         for key, value in scalars.items():
             self._board.add_scalar(key, value, step)
 
     def close(self) -> None:
         """Flushes what is buffered."""
         if self._runtime.is_main:
+            self._lines.settle()
             self._board.close()
+
+
+def _lines_until(step: int, path: str) -> list[str]:
+    lines = storage.read_text(path).splitlines() if step and storage.is_file(path) else []
+    return [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
 
 
 @dataclass(frozen=True, kw_only=True)

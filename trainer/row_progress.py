@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Literal
 
 from trainer.clock import clock
 
@@ -15,12 +16,14 @@ class RowProgress:
 
     Args:
         what: the word in front, such as "generating".
-        num_rows_total: rows of the whole pass.
+        num_rows_total: rows of the whole pass; bytes, where `unit` is MiB.
+        unit: what is counted.
     """
 
-    def __init__(self, what: str, num_rows_total: int) -> None:
+    def __init__(self, what: str, num_rows_total: int, *, unit: Literal["rows", "MiB"] = "rows") -> None:
         self._what = what
         self._num_rows_total = num_rows_total
+        self._unit, self._unit_size = unit, 1 << 20 if unit == "MiB" else 1
         self._num_rows = 0
         self._started = self._last = time.monotonic()
 
@@ -34,5 +37,6 @@ class RowProgress:
         rate = self._num_rows / (now - self._started)
         left = clock((self._num_rows_total - self._num_rows) / rate)
         share = self._num_rows / self._num_rows_total
-        line = f"{self._what}: {share:4.0%}, {self._num_rows:,} rows, {rate:,.0f} rows/s, ETA {left}"
+        done, rate = self._num_rows // self._unit_size, rate / self._unit_size
+        line = f"{self._what}: {share:4.0%}, {done:,} {self._unit}, {rate:,.0f} {self._unit}/s, ETA {left}"
         print(line, file=sys.stderr, flush=True)

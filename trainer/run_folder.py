@@ -10,7 +10,7 @@ from configs.errors import EXIT_DONE, ConfigError
 from configs.loader import dump_run
 from configs.schema import RunConfig
 from trainer import storage
-from trainer.checkpoints import RUN_NAME
+from trainer.checkpoints.manifest import RUN_NAME
 from trainer.failures import exit_code_of, failure_sentence
 from trainer.runtime import Runtime
 
@@ -38,6 +38,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         self.path = self._runtime.once_per_job("run_folder", self._make)
         self._is_ours = self._runtime.from_main(lambda: not storage.exists(self._inside(RUN_NAME)))
+        self._runtime.at_sudden_end(self._record)
         return self
 
     def _make(self) -> str:
@@ -68,10 +69,15 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        outcome = self._inside(OUTCOME_NAME)
         if error is None:
             if self._runtime.is_main:
-                storage.write_json(outcome, {"exit_code": self._exit_code, **self._facts})
-        elif self._is_ours and self._runtime.claim("outcome"):
+                body = {"exit_code": self._exit_code, **self._facts}
+                storage.write_json(self._inside(OUTCOME_NAME), body)
+            return
+        self._runtime.explain(error)
+        self._record(exit_code_of(error), failure_sentence(error))
+
+    def _record(self, exit_code: int, sentence: str) -> None:
+        if self._is_ours and self._runtime.claim("outcome"):
             with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
-                storage.write_json(outcome, {"exit_code": exit_code_of(error), "error": failure_sentence(error)})
+                storage.write_json(self._inside(OUTCOME_NAME), {"exit_code": exit_code, "error": sentence})

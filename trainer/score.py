@@ -17,7 +17,7 @@ from configs.errors import EXIT_DONE, ConfigError
 from trainer.announcements import quality_table
 from trainer.assembly import assemble_scoring
 from trainer.command_line import checkpoint_folder, scoring_config, show_config, show_help
-from trainer.failures import guard
+from trainer.failures import guard, leave
 from trainer.prediction_files import finish_folder, prepare_folder
 from trainer.runtime import Runtime
 
@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> int:
         runtime.say(f"scoring {assembled.job.num_rows:,} rows with {', '.join(assembled.member_names)}")
 
         # A rank that fails ends: the others notice in their next exchange of embeddings, or here.
-        mine = assembled.job.run(output)
+        with runtime.patience("scoring"):
+            mine = assembled.job.run(output)
         files = [file for of_rank in runtime.gather(mine) for file in of_rank]
 
         figures = runtime.from_main(
@@ -60,4 +61,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main, sys.argv[1:]))
+    leave(guard(main, sys.argv[1:]))

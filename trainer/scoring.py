@@ -131,6 +131,7 @@ class ScoringJob:
         labels: list[NDArray[np.float32]] = []
         with prefetched(self._steps(), ahead=self._prefetch_batches, device=device) as steps:
             for number, step in enumerate(steps, start=1):
+                self._runtime.beat(f"batch {number}")
                 _, output = self._model(step.batch.to(device, non_blocking=True))
                 if step.piece is None:
                     continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import importlib.util
@@ -13,12 +12,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from iopath.common.file_io import PathManager
 
 from configs.errors import ChorusError
-from trainer.s3_files import RANGE_BYTES, S3File
+
+if TYPE_CHECKING:
+    from trainer.s3_files import S3Files
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -30,36 +31,20 @@ def _paths() -> PathManager:
 
 def _for(path: str) -> PathManager:
     manager = _paths()
-    if path.startswith("s3://"):
-        _register_s3()
+    if is_remote(path):
+        _s3()
     return manager
 
 
 @functools.cache
-def _register_s3() -> None:
+def _s3() -> S3Files:
     if importlib.util.find_spec("boto3") is None:
         raise ChorusError("s3:// paths need boto3, which is not installed: pip install boto3")
-    from iopath.common.s3 import S3PathHandler  # boto3 is needed only where s3:// is used
+    from trainer.s3_files import S3Files  # boto3 is needed only where s3:// is used, and loads slowly
 
-    # Without a profile the usual order of credentials holds: environment, ~/.aws, the machine's role.
-    _paths().register_handler(S3PathHandler(profile=None))
-
-
-@functools.cache
-def _s3_client() -> Any:
-    _register_s3()
-    import boto3
-
-    return boto3.session.Session().client("s3")
-
-
-def _s3_file(path: str) -> S3File:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        return S3File(_s3_client(), path)
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(errno.EIO, str(error), path) from error
+    files = S3Files()
+    _paths().register_handler(files)
+    return files
 
 
 def is_remote(path: str) -> bool:
@@ -79,8 +64,6 @@ def open_file(path: str, mode: str = "r") -> IO[Any]:
 
 def open_stream(path: str) -> IO[bytes]:
     """Opens a file of any size for reading bytes, with `seek`; of one on S3 only what is read is fetched."""
-    if is_remote(path):
-        return io.BufferedReader(_s3_file(path), RANGE_BYTES)
     stream: IO[bytes] = open_file(path, "rb")
     return stream
 
@@ -151,11 +134,10 @@ def remove_file(path: str) -> None:
 
 def remove_tree(folder: str) -> None:
     """Deletes a folder and all below it."""
-    if not folder.startswith("s3://"):
+    if is_remote(folder):
+        _s3().remove_tree(folder)
+    else:
         shutil.rmtree(folder)
-        return
-    for name in names(folder):
-        _for(folder).rm(join(folder, name))
 
 
 def local_path(path: str) -> str:
@@ -165,19 +147,21 @@ def local_path(path: str) -> str:
 
 def room(folder: str) -> str:
     """What is free where a folder lies, for messages; nothing for s3://."""
-    return "" if folder.startswith("s3://") else f" ({shutil.disk_usage(folder).free:,} bytes are free there)"
+    return "" if is_remote(folder) else f" ({shutil.disk_usage(folder).free:,} bytes are free there)"
 
 
 def num_bytes(path: str) -> int:
     """Size of a file in bytes."""
     if is_remote(path):
-        return _s3_file(path).num_bytes
+        return int(_s3().head(path)["ContentLength"])
     return os.path.getsize(local_path(path))
 
 
 def modified_ns(path: str) -> int:
     """When a file was last changed, in nanoseconds since 1970."""
-    return _s3_file(path).modified_ns if is_remote(path) else os.stat(path).st_mtime_ns
+    if is_remote(path):
+        return int(_s3().head(path)["LastModified"].timestamp() * 1e9)
+    return os.stat(path).st_mtime_ns
 
 
 def sha256(path: str) -> str:
@@ -193,6 +177,16 @@ def flush(path: str) -> None:
     """Waits until a local file is on the disk, whoever wrote it."""
     with naming(path), open_file(path, "rb") as file:
         os.fsync(file.fileno())
+
+
+def settle(file: IO[Any]) -> None:
+    """Waits until what was written to an open file is on the disk; one of S3 is there once it is closed."""
+    file.flush()
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return
+    os.fsync(descriptor)
 
 
 def read_text(path: str) -> str:
@@ -217,7 +211,7 @@ def write_bytes(path: str, content: bytes, *, durable: bool = True) -> None:
 
     `durable`: also after the machine loses its power, which costs waiting for the disk; a killed process harms neither.
     """
-    if path.startswith("s3://"):
+    if is_remote(path):
         with open_file(path, "wb") as file:
             file.write(content)
         return

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 
 from configs.loader import dump_run, read_run
 from modules import members
@@ -43,14 +49,6 @@ def test_plain_python_without_any_argument_trains_the_demo_on_the_stream(tmp_pat
         assert f"\n{name} " in done.stdout
 
 
-def test_torchx_takes_the_script_by_position_with_a_config_and_overrides(tmp_path):
-    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "trainer/main.py", "--config", str(SMALL_PATH))
-    done = run_torchx(*words, f"--run.folder={tmp_path}/run", "--train.until={steps=2}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCEEDED" in done.stderr
-    assert (tmp_path / "run" / "checkpoints" / "step_0000000002" / "manifest.json").exists()
-
-
 def test_torchx_takes_the_script_by_flag(tmp_path):
     words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "--script", "trainer/main.py", "--")
     done = run_torchx(*words, "--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", "--train.until={steps=2}")
@@ -75,3 +73,34 @@ def test_help_and_print_config():
     shown = run_python("trainer/main.py", "--config", str(SMALL_PATH), "--train.batch_size=48", "--print-config")
     config = read_run(shown.stdout, source="shown", resolve_arch=members.config_class, arch_kinds=members.kinds())
     assert config == small_run("--train.batch_size=48")
+
+
+def test_torchx_takes_the_script_by_position_and_brings_a_killed_rank_back(tmp_path):
+    """A config, overrides, and --max_retries with nobody watching; both ranks leave the trace of the profiled steps."""
+    folder = tmp_path / "run"
+    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "--max_retries", "2", "trainer/main.py")
+    keys = ("--train.until={steps=30}", "--checkpoint.every.steps=1", "--train.profile_steps=[29, 30]")
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_rank, args=(folder, killed), daemon=True)
+    killer.start()
+    done = run_torchx(*words, "--config", str(SMALL_PATH), f"--run.folder={folder}", *keys)
+    killer.join(timeout=1)
+    assert killed, "the run was over before its rank could be killed"
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCEEDED" in done.stderr
+    outcome = json.loads((folder / "outcome.json").read_text())
+    assert (outcome["exit_code"], outcome["progress"]["step"]) == (0, 30)
+    assert {path.name for path in (folder / "profile").iterdir()} == {"rank_0.json.gz", "rank_1.json.gz"}
+
+
+def _kill_a_rank(folder: Path, killed: list[int]) -> None:
+    """Kills rank 1 of the run in that folder once a checkpoint is there, and notes the process."""
+    while not list(folder.glob("checkpoints/*/manifest.json")):
+        time.sleep(0.01)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
+            if f"--run.folder={folder}".encode() in words and b"RANK=1" in environment:
+                os.kill(int(process.name), signal.SIGKILL)
+                killed.append(int(process.name))

@@ -1,47 +1,51 @@
-"""Logs on S3: read in ranges from a real S3 API on loopback, and prepared as local ones are."""
+"""Logs and whole runs on S3: against a real S3 API on loopback, and the same as on a disk."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from configs.schema import Run
 from tests.support.click_log import synthetic_lines, write_log
-from tests.support.commands import run_python
+from tests.support.commands import run_python, run_torchrun
+from tests.support.runs import SMALL_PATH, small_run
+from tests.support.s3 import needs_s3, s3_api
+from tests.support.training import score_run, train_run
+from tests.unit.trainer.ranks import one_rank
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("boto3", "moto", "flask")),
-    reason="needs an S3 API: pip install boto3 'moto[server]'",
-)
+pytestmark = needs_s3
+
+RUN = "s3://models/team/run"
+TRAIN = ("trainer/main.py", "--config", str(SMALL_PATH), '--run.device="cpu"')
 
 
-@pytest.fixture(scope="module", autouse=True)
-def s3() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An S3 API, and the environment that leads to it."""
-    from moto.server import ThreadedMotoServer
+    with s3_api(tmp_path_factory.mktemp("cache")) as client:
+        for bucket in ("clicks", "models"):
+            client.create_bucket(Bucket=bucket)
+        yield client
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        yield
-    server.stop()
+
+def keys(client: Any, prefix: str) -> list[str]:
+    """What lies below a prefix of the bucket of models."""
+    found = client.list_objects_v2(Bucket="models", Prefix=prefix).get("Contents", [])
+    return [entry["Key"].removeprefix(prefix) for entry in found]
+
+
+def body(client: Any, key: str) -> bytes:
+    return bytes(client.get_object(Bucket="models", Key=key)["Body"].read())
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_log_on_s3_is_prepared_as_a_local_one(packed: bool, tmp_path: Path) -> None:
-    import boto3
-
+def test_a_log_on_s3_is_prepared_as_a_local_one(client: Any, packed: bool, tmp_path: Path) -> None:
     name = "day_0.gz" if packed else "day_0.tsv"
     local = write_log(tmp_path / "logs" / name, synthetic_lines(3_000))
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="clicks")
     client.upload_file(local, "clicks", f"logs/{name}")
     remote = f"s3://clicks/logs/{name}"
     for source, output in ((local, "from_disk"), (remote, "from_s3")):
@@ -54,10 +58,83 @@ def test_a_log_on_s3_is_prepared_as_a_local_one(packed: bool, tmp_path: Path) ->
         assert file.read_bytes() == (tmp_path / "from_s3" / file.name).read_bytes(), file.name
 
 
-def test_an_object_that_is_not_there(tmp_path: Path) -> None:
+def test_an_object_that_is_not_there(client: Any, tmp_path: Path) -> None:
     done = run_python(
         "tools/prepare_criteo.py",
         *("--input", "s3://nowhere/day_0.tsv", "--output", str(tmp_path / "out")),
     )
     assert done.returncode == 2, done.stderr
     assert "s3://nowhere/day_0.tsv" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(client: Any) -> str:
+    """A run of 2 ranks on S3, 6 steps, a checkpoint after every second; gives what it said."""
+    done = run_torchrun(*TRAIN, f"--run.folder={RUN}", "--checkpoint.every.steps=2", ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_run_on_s3_leaves_all_that_a_local_one_does(client: Any, trained: str) -> None:
+    below = keys(client, "team/run/")
+    assert {"run.toml", "plan.json", "outcome.json", "metrics.jsonl"} <= set(below)
+    assert json.loads(body(client, "team/run/outcome.json"))["exit_code"] == 0
+    lines = [json.loads(line) for line in body(client, "team/run/metrics.jsonl").decode().splitlines()]
+    assert [line["step"] for line in lines] == [4, 6, 6]
+    assert any(key.startswith("tensorboard/events.out.tfevents.") for key in below)
+    assert f"run folder: {RUN}" in trained
+    checkpoints = {key.split("/")[1] for key in below if key.startswith("checkpoints/")}
+    assert checkpoints == {"step_0000000004", "step_0000000006"}, "keep_last is 2"
+    assert [line.split()[1] for line in trained.splitlines() if line.startswith("checkpoint: ")] == [
+        f"{RUN}/checkpoints/step_{step:010d}" for step in (2, 4, 6)
+    ]
+
+
+def test_a_run_on_s3_goes_on_past_a_damaged_checkpoint(client: Any, trained: str) -> None:
+    for entry in client.list_objects_v2(Bucket="models", Prefix="team/run/")["Contents"]:
+        copied = entry["Key"].replace("team/run/", "team/second/")
+        client.copy_object(Bucket="models", Key=copied, CopySource={"Bucket": "models", "Key": entry["Key"]})
+    newest = "team/second/checkpoints/step_0000000006/"
+    damaged = f"{newest}state/rank_1_0.safetensors"
+    content = bytearray(body(client, damaged))
+    content[len(content) // 2] ^= 1
+    client.put_object(Bucket="models", Key=damaged, Body=bytes(content))
+    second = "s3://models/team/second"
+    done = run_python(*TRAIN, f"--run.folder={second}", "--train.until={steps = 8}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert (
+        f"passing over a checkpoint: s3://models/{damaged} is damaged: its bytes are not those written;" in done.stdout
+    )
+    assert any(line.startswith(f"resuming from {second}/checkpoints/step_0000000004: step 4, ") for line in said)
+    left = {key.split("/")[0] for key in keys(client, "team/second/checkpoints/")}
+    assert left == {"step_0000000004", "step_0000000008"}
+    lines = [json.loads(line) for line in body(client, "team/second/metrics.jsonl").decode().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 8]
+
+
+def test_a_local_run_starts_from_a_checkpoint_on_s3(
+    client: Any, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = f"{RUN}/checkpoints/step_0000000006"
+    words = (f"--checkpoint.start_from={checkpoint}", f"--members.dot.weights_from={checkpoint}#dot")
+    with one_rank(Run(device="cpu")) as runtime:
+        state, progress = train_run(runtime, small_run(*words, "--train.until={steps = 1}"), str(tmp_path / "run"))
+    assert progress["step"] == 1 and state
+    said = capsys.readouterr().out
+    assert f"started from {checkpoint} (step 6): members deep, cross, dot, factor and " in said
+    assert f"members.dot: weights and 26 tables from {checkpoint}#dot (step 6)" in said
+
+
+def test_a_checkpoint_on_s3_scores_to_s3(client: Any, trained: str) -> None:
+    with one_rank(Run(device="cpu")) as runtime:
+        score_run(runtime, small_run(), f"{RUN}/checkpoints/step_0000000006", "s3://models/team/scores")
+    manifest = json.loads(body(client, "team/scores/manifest.json"))
+    assert manifest["num_rows"] == 50
+    files = [file["path"] for file in manifest["files"]]
+    assert sorted(keys(client, "team/scores/")) == sorted(["manifest.json", *files])
+
+
+def test_a_bucket_that_is_not_there_is_a_sentence(client: Any) -> None:
+    done = run_python(*TRAIN, "--run.folder=s3://nowhere/run")
+    assert (done.returncode, done.stderr) == (1, "error: s3://nowhere/run: Not Found (S3: 404)\n")

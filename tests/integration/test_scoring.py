@@ -16,8 +16,9 @@ from modules.tables import build_tables
 from tests.support.commands import run_python, run_torchrun
 from tests.support.runs import small_run
 from tests.support.state import whole_tensors
-from trainer import checkpoints
 from trainer.assembly import build_task, shard_task
+from trainer.checkpoints.loading import Wanted, load
+from trainer.checkpoints.manifest import read_manifest
 from trainer.data.reading.batch import make_batch
 from trainer.data.reading.source import PreparedSource
 from trainer.runtime import Runtime
@@ -102,9 +103,9 @@ def test_logits_equal_those_of_the_unsharded_model(trained, scored):
     built = build_task(config, features=source.features)
     with Runtime(config.run) as runtime:
         sharded = shard_task(built, rows_per_rank=16, runtime=runtime)
-        tensors = {f"model/{key}": value for key, value in sharded.model.state_dict().items()}
-        checkpoints.load(checkpoints.read_manifest(str(trained.checkpoint)), tensors)
-        weights = whole_tensors(tensors, runtime=runtime)
+        wanted = Wanted.weights(sharded.model.state_dict())
+        load(read_manifest(str(trained.checkpoint)), wanted, ranks=runtime.ranks, say=runtime.say)
+        weights = whole_tensors(wanted.state, runtime=runtime)
     plain = build_task(config, features=source.features)
     plain.task.ensemble.tables = build_tables(plain.specs, device="cpu")
     plain.task.load_state_dict({key.removeprefix("model/"): torch.from_numpy(value) for key, value in weights.items()})

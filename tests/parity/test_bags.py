@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sharding.constraints import SHARDING_TYPES
 from tests.support.runs import placed, small_run
 from tests.support.state import assert_bit_equal, assert_close
 from tests.support.training import score_run, step_by_hand, train_run
@@ -46,6 +47,24 @@ def test_every_kind_of_feature(ranks, tmp_path, root, world_size, placement):
     plain = train_unsharded(config, NUM_STEPS)
     assert [len(logits) for logits in plain.logits] == [24, 24, 24, 24, 14]
     assert_same_steps(plain, ranks(world_size).run(step_by_hand, config, str(tmp_path), NUM_STEPS)[0])
+
+
+def test_bags_under_every_placement(ranks, tmp_path, root):
+    """Four ranks on two hosts; the features go round the placements, in the own tables three further on."""
+    keyed = [feature.name for feature in MIXED_FEATURES if feature.kind in ("id", "bag")]
+    kinds = list(SHARDING_TYPES)
+    words = [
+        f"--tables.{group}.features.{name}.placement={kinds[(at + 3 * shift) % len(kinds)]}"
+        for shift, group in enumerate(("shared", "own"))
+        for at, name in enumerate(keyed)
+    ]
+    rule = [
+        f"--tables.{group}.{key}" for group in ("shared", "own") for key in ("dim=8", "optimizer=adagrad", "eps=1e-3")
+    ]
+    config = run_on(root, *rule, *words)
+    sharded = ranks(4).run(step_by_hand, config, str(tmp_path), NUM_STEPS)[0]
+    assert {kind.value for kind in SHARDING_TYPES.values()} == set(sharded.placements.values())
+    assert_same_steps(train_unsharded(config, NUM_STEPS), sharded)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.runs import placed, small_run
 from tests.support.state import assert_bit_equal
-from tests.support.training import loaded_state, train_run
+from tests.support.training import loaded_state, rows_trained, train_run
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -31,6 +31,16 @@ def test_a_checkpoint_of_2_ranks_loads_at_1_and_4(ranks, tmp_path, placements):
         loaded, loaded_progress = ranks(world_size).run(loaded_state, config, str(tmp_path))[0]
         assert loaded_progress == progress
         assert_bit_equal(saved, loaded)
+
+
+@pytest.mark.parametrize("world_sizes", [(2, 1, 4), (4, 2, 1)])
+def test_every_row_is_trained_once_an_epoch_while_the_world_changes(ranks, tmp_path, world_sizes):
+    rows = []
+    for world_size, steps in zip(world_sizes, (2, 7, 18), strict=True):  # 9 steps are an epoch
+        config = small_run(f"--train.until={{steps={steps}}}", "--data.prefetch_batches=0")
+        of_rank = ranks(world_size).run(rows_trained, config, str(tmp_path))
+        rows += [row for of_one in of_rank for row in of_one]
+    assert sorted(rows) == sorted([*range(200)] * 2)
 
 
 def test_the_overlapped_pipeline_gives_the_same_bits(ranks, tmp_path):

@@ -13,7 +13,8 @@ BIN = Path(sys.executable).parent
 
 def environment() -> dict[str, str]:
     """A user's environment: our interpreter first on PATH, nothing of a surrounding job."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    others = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
     return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
@@ -22,9 +23,17 @@ def run_python(script: str, *words: str, timeout: float = 120) -> subprocess.Com
     return _run([sys.executable, script, *words], timeout=timeout)
 
 
-def run_torchrun(script: str, *words: str, ranks: int, timeout: float = 180) -> subprocess.CompletedProcess[str]:
-    """`torchrun --nproc-per-node RANKS SCRIPT WORDS` in the repository's root."""
-    command = ["torchrun", "--standalone", "--nproc-per-node", str(ranks), script, *words]
+def run_code(code: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """`python -c CODE` in the repository's root."""
+    return _run([sys.executable, "-c", code], timeout=timeout)
+
+
+def run_torchrun(
+    script: str, *words: str, ranks: int, restarts: int = 0, timeout: float = 180
+) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc-per-node RANKS --max-restarts RESTARTS SCRIPT WORDS` in the repository's root."""
+    command = ["torchrun", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
+    command += [script, *words]
     return _run([str(BIN / command[0]), *command[1:]], timeout=timeout)
 
 

@@ -23,13 +23,14 @@ def free_port() -> int:
 
 
 class RankPool:
-    """`world_size` processes, each inside an open Runtime.
+    """`world_size` processes, each inside an open Runtime; they take themselves to be on hosts of `ranks_per_host`.
 
     A function given to `run` must be importable, and takes the rank's Runtime first.
     """
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, *, ranks_per_host: int | None = None) -> None:
         self.world_size = world_size
+        local_world_size = ranks_per_host or world_size
         context = multiprocessing.get_context("spawn")
         port = free_port()
         before = os.environ.get("PYTHONPATH")
@@ -37,7 +38,9 @@ class RankPool:
         self._connections, self._processes = [], []
         for rank in range(world_size):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, world_size, port, there), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, world_size, local_world_size, port, there), daemon=True
+            )
             process.start()
             there.close()
             self._connections.append(here)
@@ -71,17 +74,18 @@ class RankPool:
                 process.kill()
 
 
-def _serve(rank: int, world_size: int, port: int, connection: Connection) -> None:
+def _serve(rank: int, world_size: int, local_world_size: int, port: int, connection: Connection) -> None:
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": str(rank % local_world_size),
         "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(local_world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
     from configs.schema import Run
+    from trainer.failures import leave
     from trainer.runtime import Runtime
 
     with Runtime(Run(timeout_seconds=60, device="cpu")) as runtime:
@@ -91,3 +95,4 @@ def _serve(rank: int, world_size: int, port: int, connection: Connection) -> Non
                 connection.send((True, function(runtime, *args)))
             except Exception:
                 connection.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
+    leave(0)

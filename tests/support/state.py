@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from trainer.checkpoints.pieces import Pieces
+from trainer.checkpoints.pieces import State as LiveTensors
 from trainer.runtime import Runtime
 
 State = dict[str, np.ndarray]
 
 
-def whole_tensors(tensors: dict[str, Tensor], *, runtime: Runtime) -> State:
+def whole_tensors(tensors: LiveTensors, *, runtime: Runtime) -> State:
     """Key -> whole array, on every rank; replicated tensors must be bit-equal on all ranks."""
     mine: dict[str, Any] = {}
     for key, value in tensors.items():
-        if isinstance(value, ShardedTensor):
-            shards = [(s.metadata.shard_offsets, s.tensor.detach().cpu().numpy().copy()) for s in value.local_shards()]
-            mine[key] = (tuple(value.size()), shards)
+        if isinstance(value, Pieces):
+            mine[key] = (value.shape, [(offsets, part.cpu().numpy().copy()) for offsets, part in value.parts.items()])
         else:
             mine[key] = value.detach().cpu().numpy().copy()
     state: State = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from configs.schema import RunConfig
 from tests.support.state import State, whole_tensors
 from trainer import storage
 from trainer.assembly import assemble_scoring, assemble_training, training_tensors
+from trainer.data.reading.batch import Rows
 from trainer.data.reading.loading import BatchReader
 from trainer.data.reading.order import RowOrder
 from trainer.loop import train
@@ -29,13 +31,14 @@ class Trained:
     end: State
     owners: dict[str, str]
     placements: dict[str, str]
+    plan: dict[str, Any]  # table -> where it lies, as plan.json has it
 
 
 def step_by_hand(runtime: Runtime, config: RunConfig, folder: str, num_steps: int) -> Trained:
     """Steps with the plain forward, backward, step; keeps each step's logits and losses."""
     assembled = assemble_training(config, folder=folder, runtime=runtime)
     training = assembled.training
-    tensors = dict(training_tensors(training.model, training.optimizer))
+    tensors = training_tensors(training.model, training.optimizer)
     start = whole_tensors(tensors, runtime=runtime)
     reader = BatchReader(
         source=training.source,
@@ -56,7 +59,7 @@ def step_by_hand(runtime: Runtime, config: RunConfig, folder: str, num_steps: in
         mine = output.logits_BM[batch.mask_B > 0].numpy()
         logits.append(np.concatenate(runtime.gather(mine)))
         losses.append(np.mean(runtime.gather(output.losses_M.numpy()), axis=0))
-    tensors = dict(training_tensors(training.model, training.optimizer))
+    tensors = training_tensors(training.model, training.optimizer)
     return Trained(
         logits=logits,
         losses=losses,
@@ -64,6 +67,7 @@ def step_by_hand(runtime: Runtime, config: RunConfig, folder: str, num_steps: in
         end=whole_tensors(tensors, runtime=runtime),
         owners=training.optimizer.owners(),
         placements={name: table["sharding_type"] for name, table in assembled.plan["tables"].items()},
+        plan=assembled.plan["tables"],
     )
 
 
@@ -73,24 +77,35 @@ def train_run(runtime: Runtime, config: RunConfig, folder: str) -> tuple[State, 
     assembled = assemble_training(config, folder=folder, runtime=runtime)
     training = assembled.training
     reporter = Reporter(folder=folder, resumed_step=training.progress.step, runtime=runtime)
-    train(
-        training,
-        config=config.train,
-        data=config.data,
-        save_every=config.checkpoint.every,
-        reporter=reporter,
-        runtime=runtime,
-    )
+    train(training, config=config, reporter=reporter, runtime=runtime)
     reporter.close()
-    tensors = dict(training_tensors(training.model, training.optimizer))
+    tensors = training_tensors(training.model, training.optimizer)
     return whole_tensors(tensors, runtime=runtime), training.progress.as_json()
+
+
+def rows_trained(runtime: Runtime, config: RunConfig, folder: str) -> list[int]:
+    """The real loop, as `train_run`; gives the training rows that this rank was given, in order."""
+    runtime.from_main(lambda: storage.make_folder(folder))
+    training = assemble_training(config, folder=folder, runtime=runtime).training
+    rows: list[int] = []
+    read = training.source.read
+
+    def keep(asked: range | np.ndarray) -> Rows:
+        rows.extend(int(row) for row in asked)
+        return read(asked)
+
+    training.source.read = keep  # type: ignore[method-assign, assignment]
+    reporter = Reporter(folder=folder, resumed_step=training.progress.step, runtime=runtime)
+    train(training, config=config, reporter=reporter, runtime=runtime)
+    reporter.close()
+    return rows
 
 
 def loaded_state(runtime: Runtime, config: RunConfig, folder: str) -> tuple[State, dict[str, int]]:
     """The state right after restoring the folder's newest checkpoint."""
     assembled = assemble_training(config, folder=folder, runtime=runtime)
     assert assembled.resumed_from is not None
-    tensors = dict(training_tensors(assembled.training.model, assembled.training.optimizer))
+    tensors = training_tensors(assembled.training.model, assembled.training.optimizer)
     return whole_tensors(tensors, runtime=runtime), assembled.training.progress.as_json()
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from configs.ensemble_schema import COLUMN_PLACEMENTS
 from configs.schema import RunConfig
 from modules.tables import TableSpec, build_tables
+from sharding.constraints import piece_columns
 from sharding.initialisation import TableInit, initial_block
 from tests.support.state import State
 from trainer.assembly import build_task
@@ -19,26 +21,52 @@ from trainer.data.reading.order import RowOrder
 
 
 class PlainTableRule:
-    """Row-wise Adagrad, Adagrad or SGD of one table, written out."""
+    """The rule of one table, written out.
+
+    Row-wise Adagrad keeps one sum a row, and under the column-wise placements one for each piece of a
+    row, which it then updates by itself. Adam moves the rows of the batch alone.
+    """
 
     def __init__(self, spec: TableSpec, weight: nn.Parameter) -> None:
         self.spec, self.weight = spec, weight
-        shape = {"rowwise_adagrad": (spec.num_rows,), "adagrad": (spec.num_rows, spec.dim), "sgd": ()}[spec.optimizer]
-        self.sum = torch.zeros(shape)
+        self.in_pieces = spec.optimizer == "rowwise_adagrad" and spec.placement in COLUMN_PLACEMENTS
+        self.num_pieces = spec.dim // piece_columns(spec.dim) if self.in_pieces else 1
+        whole = (spec.num_rows, spec.dim)
+        states: dict[str, dict[str, torch.Tensor]] = {
+            "sgd": {},
+            "adagrad": {"sum": torch.zeros(whole)},
+            "rowwise_adagrad": {
+                "column_sums" if self.in_pieces else "sum": torch.zeros(self.num_pieces * spec.num_rows)
+            },
+            "adam": {"exp_avg": torch.zeros(whole), "exp_avg_sq": torch.zeros(whole), "step": torch.tensor(0.0)},
+        }
+        self.state = states[spec.optimizer]
 
     @torch.no_grad()
     def step(self) -> None:
         """One update from the weight's gradient."""
-        spec, gradient = self.spec, self.weight.grad
+        spec, gradient, state = self.spec, self.weight.grad, self.state
         assert gradient is not None
         if spec.optimizer == "sgd":
             self.weight -= spec.lr * gradient
         elif spec.optimizer == "adagrad":
-            self.sum += gradient.square()
-            self.weight -= spec.lr * gradient / (self.sum.sqrt() + spec.eps)
+            state["sum"] += gradient.square()
+            self.weight -= spec.lr * gradient / (state["sum"].sqrt() + spec.eps)
+        elif spec.optimizer == "rowwise_adagrad":
+            columns = spec.dim // self.num_pieces
+            sums = state["column_sums" if self.in_pieces else "sum"].view(self.num_pieces, spec.num_rows)
+            for piece, of_piece in enumerate(gradient.split(columns, dim=1)):
+                sums[piece] += of_piece.square().mean(dim=1)
+                step = spec.lr * of_piece / (sums[piece].sqrt() + spec.eps)[:, None]
+                self.weight[:, piece * columns : (piece + 1) * columns] -= step
         else:
-            self.sum += gradient.square().mean(dim=1)
-            self.weight -= spec.lr * gradient / (self.sum.sqrt() + spec.eps)[:, None]
+            rows = gradient.abs().sum(dim=1) > 0
+            state["step"] += 1
+            mean = 0.9 * state["exp_avg"] + 0.1 * gradient
+            square = 0.999 * state["exp_avg_sq"] + 0.001 * gradient.square()
+            state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean[rows], square[rows]
+            mean, square = mean / (1 - 0.9 ** state["step"]), square / (1 - 0.999 ** state["step"])
+            self.weight[rows] -= (spec.lr * mean / (square.sqrt() + spec.eps))[rows]
         self.weight.grad = None
 
 
@@ -95,8 +123,8 @@ def train_unsharded(config: RunConfig, num_steps: int) -> PlainTrained:
 def _state(task: nn.Module, rules: dict[str, PlainTableRule], dense: torch.optim.Adam) -> State:
     state = {f"model/{key}": value.numpy().copy() for key, value in task.state_dict().items()}
     for name, rule in rules.items():
-        if rule.sum.ndim:
-            state[f"optimizer/tables/{name}/sum"] = rule.sum.numpy().copy()
+        for key, value in rule.state.items():
+            state[f"optimizer/tables/{name}/{key}"] = value.numpy().copy()
     for name, parameter in task.named_parameters():
         if ".bank." in name:
             kept = dense.state.get(parameter) or {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.problems import nearest
-from configs.schema import Until
+from configs.training_schema import Until
 from tests.unit.configs.reading import ONE_MEMBER, problems, read, refusal
 
 
@@ -66,7 +66,7 @@ def test_overrides_are_named_as_a_source() -> None:
         ),
         (
             "tables.shared.features.'a b'.zzz = 1",
-            'tables.shared.features."a b".zzz: no such key; the keys here are placement',
+            'tables.shared.features."a b".zzz: no such key; the keys here are placement, kernel',
         ),
         (
             "merj.rule = 'median'",
@@ -164,8 +164,11 @@ def test_rules_of_sections_stand_under_their_path() -> None:
         # train's own rule waits until its until is right
         "train.until.steps: give exactly one of steps, epochs; on the command line write"
         " --train.until='{steps = 500}', which replaces the other",
-        "tables.shared.features.C3.placement: 'grid' is not implemented yet; "
-        "choose one of auto, data_parallel, table_wise, row_wise",
+        "tables.shared.dim: 6 is not a multiple of 4, which the kernels need; take 8",
+        "tables.shared.lr: 0.0 must be above zero",
+        "tables.shared.features.C3.placement: 'grid' under rowwise_adagrad keeps one sum per piece of a row, which is"
+        ' another optimizer than under the other placements; take optimizer = "adagrad" or "sgd", or confirm with'
+        " column_sums = true",
         "score.parts: 'z' is named twice; a row is scored once",
     ]
 

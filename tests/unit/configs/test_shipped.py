@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.command import CONFIG, TRAIN, Command, parse_command
 from configs.loader import config_text, dump_run, read_run, read_table_schema
+from configs.training_schema import Schedule
 from modules import members
 from tools import prepare_table
 from torchx_components.dist import ddp
@@ -21,7 +23,7 @@ TABLES = sorted((ROOT / "configs" / "tables").glob("*.toml"))
 
 
 def test_none_is_forgotten():
-    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "table"]
+    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "mlperf_dcnv2", "table"]
     assert [path.stem for path in TABLES] == [
         "adult",
         "avazu",
@@ -51,6 +53,30 @@ def test_the_command_in_its_header_starts_it(path):
     command = _dry_run(_command(path, "torchx run .*trainer/main.py"))
     assert command.one(CONFIG.name) == f"configs/{path.name}"
     _read(config_text(str(ROOT / "configs" / path.name)), *command.overrides)
+
+
+def test_mlperfs_run_is_the_benchmarks():
+    """MLCommons training, recommendation_v2: what the rules fix, and the reference's rates at this batch size."""
+    run = _read(config_text(str(ROOT / "configs" / "mlperf_dcnv2.toml")))
+    (member,) = run.members.values()
+    tables = run.table_group(member.tables)
+    assert run.train.batch_size == 65_536
+    assert (tables.dim, tables.optimizer, tables.lr, tables.eps) == (128, "adagrad", 0.004, 1e-8)
+    assert (run.dense.optimizer, run.dense.lr, run.dense.eps) == ("adagrad", 0.004, 1e-8)
+    assert (run.train.schedule, run.train.until.epochs) == (Schedule(), 1)
+    assert (run.train.watch.column, run.train.watch.metric, run.train.watch.target) == ("dlrm_dcn", "auc", 0.80275)
+    assert run.data.train == tuple(f"day_{day}" for day in range(23)) and run.data.valid == ("day_23_val",)
+    with torch.device("meta"):
+        network = member.arch.build(num_dense=13, num_features=26, dim=tables.dim)
+    assert sum(weight.numel() for weight in network.parameters()) == 16_044_545
+
+
+def test_mlperfs_run_is_evaluated_twenty_times():
+    run = _read(config_text(str(ROOT / "configs" / "mlperf_dcnv2.toml")))
+    steps = -(-4_195_197_692 // run.train.batch_size)
+    due = [step for step in range(1, steps + 1) if run.train.evaluate_every.due(step, steps_per_epoch=steps)]
+    assert len(due) == 20
+    assert all(abs(step - 3_200 * number) <= number for number, step in enumerate(due, 1))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

@@ -148,3 +148,53 @@ def test_members_may_have_tables_of_other_widths() -> None:
     )
     assert DIM != 4
     assert [tuple(logit.shape) for logit in model(batch(5).dense_BN, bags(5))] == [(5,), (5,)]
+
+
+def freezing(frozen: tuple[str, ...]) -> Ensemble:
+    """`deep` and `fm` on shared tables, `solo` on its own; the MLPs drop half."""
+    members = {"deep": mlp(seed=1, dropout=0.5), "solo": mlp(seed=2, dropout=0.5), "fm": deepfm(seed=3)}
+    groups = {"deep": "shared", "solo": "solo", "fm": "shared"}
+    built = ensemble(members, groups=groups)
+    seeds = {name: 10 for name in members}
+    return Ensemble(tables=built.tables, members=members, groups=groups, seeds=seeds, frozen=frozen)
+
+
+@pytest.mark.parametrize(("frozen", "silent_tables"), [(("deep",), "shared"), (("fm",), "shared"), (("solo",), "solo")])
+def test_no_gradient_reaches_a_frozen_member_or_its_tables(frozen: tuple[str, ...], silent_tables: str) -> None:
+    model = freezing(frozen)
+    assert model.frozen_groups == {silent_tables, f"{silent_tables}+first_order"}
+    model.bank.begin_step(step=0, rank=0)
+    sum(logit.sum() for logit in model(batch(8).dense_BN, bags(8))).backward()
+    for name, parameter in model.bank.members.named_parameters():
+        assert (parameter.grad is None) == (name.partition(".")[0] in frozen), name
+    for name, parameter in model.tables.named_parameters():
+        of_group = name.removeprefix("embedding_bags.").startswith((f"{silent_tables}/", f"{silent_tables}+"))
+        assert (parameter.grad is None or not parameter.grad.any()) == of_group, name
+
+
+def test_a_frozen_member_gives_in_training_what_it_gives_in_evaluation() -> None:
+    model = freezing(("deep",))
+    dense, ids = batch(8).dense_BN, bags(8)
+    model.bank.begin_step(step=0, rank=0)
+    in_evaluation = model.eval()(dense, ids)
+    in_training = model.train()(dense, ids)
+    assert [torch.equal(one, other) for one, other in zip(in_training, in_evaluation, strict=True)] == [
+        True,
+        False,
+        True,
+    ]
+    assert [logit.requires_grad for logit in in_training] == [False, True, True]
+    assert [member.training for member in model.bank.members.values()] == [False, True, True]
+    fresh = freezing(("deep",))  # before anybody has set a mode
+    assert [member.training for member in fresh.bank.members.values()] == [False, True, True]
+
+
+def test_freezing_one_leaves_the_others_as_they_were() -> None:
+    """`solo` shares nothing with the frozen members: its gradients keep every bit."""
+    found = []
+    for frozen in ((), ("deep", "fm")):
+        model = freezing(frozen)
+        model.bank.begin_step(step=0, rank=0)
+        model(batch(8).dense_BN, bags(8))[1].sum().backward()
+        found.append([p.grad for p in model.bank.members["solo"].parameters()])
+    assert all(one is not None and torch.equal(one, other) for one, other in zip(*found, strict=True))

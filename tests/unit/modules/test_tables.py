@@ -42,6 +42,26 @@ def test_a_feature_of_several_tables_is_told_apart_by_table() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("placement", "kept"),
+    [
+        ("column_wise", "table_wise"),
+        ("table_column_wise", "table_wise"),
+        ("grid", "table_row_wise"),
+        ("row_wise", "row_wise"),
+        ("auto", "auto"),
+    ],
+)
+def test_first_order_tables_keep_their_rows_whole(placement: str, kept: str) -> None:
+    (table,) = first_order_tables([spec("a", "C1", placement=placement, kernel="uvm")])
+    assert (table.placement, table.kernel) == (kept, "uvm")
+
+
+def test_a_table_knows_where_the_configuration_speaks_of_it() -> None:
+    assert [spec("deep", "C1", section="own").key, spec("shared", "C1").key] == ["tables.own", "tables.shared"]
+    assert [table.key for table in first_order_tables([spec("shared", "C1")])] == ["tables.shared"]
+
+
 def test_first_order_tables_start_at_zero_and_keep_the_rest() -> None:
     (table,) = first_order_tables([spec("a", "C1", placement="row_wise", seed=5)])
     assert (table.dim, table.init_bound) == (FIRST_ORDER_DIM, 0.0)

@@ -49,3 +49,32 @@ def test_a_member_is_one_collective(group: dist.ProcessGroup, monkeypatch: pytes
     assert bias.grad is not None and bias.grad.tolist() == [22.0]
     assert unused.grad is not None and unused.grad.tolist() == [0.0]
     assert other.grad is not None and other.grad.tolist() == [33.0, 44.0]
+
+
+def test_a_member_is_scaled_as_a_whole_and_alone(group: dist.ProcessGroup) -> None:
+    weight, bias, unused = parameter(3.0, 0.0), parameter(4.0), parameter(1.0, gradient=False)
+    small, free = parameter(0.3, 0.4), parameter(30.0)
+    gradients = DenseGradients(
+        {"deep": [weight, bias, unused], "solo": [small], "free": [free]},
+        process_group=group,
+        clip_norms={"deep": 2.5, "solo": 2.5, "free": None, "frozen": 1.0},
+    )
+    gradients.clip()
+    assert weight.grad is not None and bias.grad is not None and small.grad is not None and free.grad is not None
+    torch.testing.assert_close(torch.cat([weight.grad, bias.grad]), torch.tensor([1.5, 0.0, 2.0]), rtol=1e-5, atol=0)
+    assert unused.grad is None
+    assert torch.equal(small.grad, torch.tensor([0.3, 0.4]))
+    assert free.grad.tolist() == [30.0]
+
+
+def test_clipping_is_torchs(group: dist.ProcessGroup) -> None:
+    random = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.zeros(5, 3)), nn.Parameter(torch.zeros(7))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    for one, other in zip(ours, theirs, strict=True):
+        one.grad = torch.randn(one.shape, generator=random)
+        other.grad = one.grad.clone()
+    DenseGradients({"deep": ours}, process_group=group, clip_norms={"deep": 0.7}).clip()
+    assert nn.utils.clip_grad_norm_(theirs, 0.7) > 0.7
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None and other.grad is not None and torch.equal(one.grad, other.grad)

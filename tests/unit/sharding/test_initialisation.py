@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from configs.ensemble_schema import COLUMN_PLACEMENTS
+from modules.tables import FIRST_ORDER_DIM
+from sharding.constraints import SHARDING_TYPES
 from sharding.initialisation import TableInit, initial_block, initialise_tables
+from sharding.shards import table_shards
 from tests.unit.sharding.world_of_one import shard_for_one, two_member_specs, two_member_task
 
 _64 = 2**64
@@ -98,23 +102,28 @@ def test_seeds_give_unrelated_tables() -> None:
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.07
 
 
-@pytest.mark.parametrize("placement", ["data_parallel", "table_wise", "row_wise"])
+@pytest.mark.parametrize("placement", SHARDING_TYPES)
 def test_a_sharded_models_tables_are_filled(placement: str, group: dist.ProcessGroup) -> None:
+    """Where columns are split, all the pieces of a table lie on this one rank."""
     specs = two_member_specs()
-    model = shard_for_one(two_member_task(specs), {table.name: placement for table in specs}, group=group)
-    inits = {table.name: TableInit(seed=index, bound=table.init_bound) for index, table in enumerate(specs)}
+    placements = {table.name: placement if table.dim > FIRST_ORDER_DIM else "row_wise" for table in specs}
+    model = shard_for_one(two_member_task(specs), placements, group=group)
+    inits = {table.name: TableInit(seed=index, bound=0.3) for index, table in enumerate(specs)}
     initialise_tables(model.state_dict(), inits=inits)
-    seen = set()
-    for key, value in model.state_dict().items():
-        if "embedding_bags" not in key:
-            continue
-        local = value if isinstance(value, torch.Tensor) and not hasattr(value, "local_shards") else None
-        weight = value.local_shards()[0].tensor if local is None else local
-        name = key.split(".")[-2]
-        expected = block(inits[name], range(weight.shape[0]), range(weight.shape[1]), dim=weight.shape[1])
-        assert np.array_equal(weight.detach().numpy(), expected)
-        seen.add(name)
-    assert seen == set(inits)
+    seen = {}
+    for name, shards in table_shards(model.state_dict()).items():
+        whole = np.full((shards.num_rows, shards.dim), np.nan, dtype=np.float32)
+        for piece in shards.local:
+            rows, columns = piece.tensor.shape
+            whole[piece.first_row : piece.first_row + rows, piece.first_column : piece.first_column + columns] = (
+                piece.tensor
+            )
+        assert np.array_equal(whole, block(inits[name], range(shards.num_rows), range(shards.dim), dim=shards.dim))
+        seen[name] = len(shards.local)
+    assert set(seen) == set(inits)
+    assert {seen[table.name] for table in specs if table.dim > FIRST_ORDER_DIM} == {
+        2 if placement in COLUMN_PLACEMENTS else 1
+    }
 
 
 def test_blocks_of_rows_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:

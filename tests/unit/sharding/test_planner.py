@@ -6,15 +6,14 @@ import pytest
 import torch.distributed as dist
 
 from configs.errors import EXIT_NOTHING_FITS, PlanError
-from sharding.constraints import table_constraints
 from sharding.plan_files import plan_tables_json
 from sharding.planner import plan_tables
-from tests.unit.sharding.world_of_one import cpu_hosts, two_member_specs, two_member_task
+from tests.unit.sharding.world_of_one import constraints_of, cpu_hosts, two_member_specs, two_member_task
 
 
 def test_a_plan_for_many_ranks_needs_one_process() -> None:
     specs = two_member_specs()
-    constraints = table_constraints({table.name: "row_wise" for table in specs})
+    constraints = constraints_of(two_member_task(specs), {table.name: "row_wise" for table in specs})
     plans = [
         plan_tables_json(
             plan_tables(two_member_task(specs), hardware=cpu_hosts(4), constraints=constraints, rows_per_rank=8)
@@ -30,7 +29,7 @@ def test_a_plan_for_many_ranks_needs_one_process() -> None:
 
 def test_offline_and_collective_plans_agree(group: dist.ProcessGroup) -> None:
     specs = two_member_specs()
-    constraints = table_constraints({table.name: "auto" for table in specs})
+    constraints = constraints_of(two_member_task(specs), {table.name: "auto" for table in specs})
     offline, collective = (
         plan_tables_json(
             plan_tables(
@@ -52,7 +51,7 @@ def test_tables_that_do_not_fit_are_refused_in_one_sentence() -> None:
         plan_tables(
             two_member_task(specs),
             hardware=cpu_hosts(2, ddr_bytes=1_000),
-            constraints=table_constraints({table.name: "auto" for table in specs}),
+            constraints=constraints_of(two_member_task(specs), {table.name: "auto" for table in specs}),
             rows_per_rank=8,
         )
     sentence = str(refused.value)

@@ -1,22 +1,24 @@
-"""The sharder: row-wise on CPU too, one kernel a kind of placement."""
+"""The sharder: every placement on every device, and the kernels that a device has."""
 
 from __future__ import annotations
 
 import pytest
+from torchrec.distributed.types import ShardingType
 
 from sharding.sharders import TableSharder
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_every_placement_of_ours_is_offered_once(device: str) -> None:
+def test_every_placement_is_offered_once(device: str) -> None:
     kinds = TableSharder().sharding_types(device)
-    assert {"data_parallel", "table_wise", "row_wise"} <= set(kinds)
-    assert len(kinds) == len(set(kinds))
+    assert sorted(kinds) == sorted(kind.value for kind in ShardingType)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_placement_has_one_kernel(device: str) -> None:
+@pytest.mark.parametrize("kind", [kind.value for kind in ShardingType])
+def test_a_gpu_has_three_kernels_for_what_updates_in_the_backward_pass(kind: str) -> None:
     sharder = TableSharder()
-    assert sharder.compute_kernels("data_parallel", device) == ["dense"]
-    assert sharder.compute_kernels("table_wise", device) == ["fused"]
-    assert sharder.compute_kernels("row_wise", device) == ["fused"]
+    if kind == "data_parallel":
+        assert sharder.compute_kernels(kind, "cpu") == sharder.compute_kernels(kind, "cuda") == ["dense"]
+    else:
+        assert sharder.compute_kernels(kind, "cpu") == ["fused"]
+        assert sharder.compute_kernels(kind, "cuda") == ["fused", "fused_uvm", "fused_uvm_caching"]

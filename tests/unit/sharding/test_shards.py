@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from configs.ensemble_schema import COLUMN_PLACEMENTS
+from modules.tables import FIRST_ORDER_DIM
 from sharding.shards import table_name, table_shards
 from tests.unit.sharding.world_of_one import shard_for_one, two_member_specs, two_member_task
 
@@ -48,3 +50,18 @@ def test_a_piece_is_a_live_view(group: dist.ProcessGroup) -> None:
         shards.local[0].tensor.fill_(3.0)
     for shards in table_shards(model.state_dict()).values():
         assert torch.equal(shards.local[0].tensor, torch.full_like(shards.local[0].tensor, 3.0))
+
+
+@pytest.mark.parametrize("placement", COLUMN_PLACEMENTS)
+def test_the_pieces_of_a_row_are_told_apart(placement: str, group: dist.ProcessGroup) -> None:
+    specs = [table for table in two_member_specs() if table.dim > FIRST_ORDER_DIM]
+    placements = {table.name: placement for table in specs}
+    task = two_member_task(two_member_specs())
+    rest = {table.name: "table_wise" for table in two_member_specs() if table.name not in placements}
+    found = table_shards(shard_for_one(task, placements | rest, group=group).state_dict())
+    for table in specs:
+        pieces = found[table.name].local
+        assert sorted((piece.first_row, piece.first_column, *piece.tensor.shape) for piece in pieces) == [
+            (0, 0, table.num_rows, 4),
+            (0, 4, table.num_rows, 4),
+        ]

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.types import ShardingPlan
 
 from modules.ensemble import Ensemble
 from modules.tables import TableSpec, build_tables
 from modules.task import EnsembleTask
 from sharding.apply import shard_model
-from sharding.constraints import table_constraints
+from sharding.constraints import TableWish, table_constraints
 from sharding.hardware import Hardware
 from sharding.planner import plan_tables
 from tests.unit.modules.small import deepfm, group_specs, mlp, spec
@@ -64,9 +65,26 @@ def two_member_task(specs: Sequence[TableSpec]) -> EnsembleTask:
     )
 
 
+def constraints_of(task: EnsembleTask, placements: Mapping[str, str]) -> dict[str, ParameterConstraints]:
+    """What a CPU job lets the planner choose for the task's tables."""
+    configs = {config.name: config for config in task.ensemble.tables.embedding_bag_configs()}
+    wishes = {
+        table: TableWish(
+            key=f"tables.{table.partition('/')[0]}",
+            num_rows=configs[table].num_embeddings,
+            dim=configs[table].embedding_dim,
+            optimizer="rowwise_adagrad",
+            placement=placement,
+        )
+        for table, placement in placements.items()
+    }
+    return table_constraints(wishes, device="cpu")
+
+
 def plan_for_one(task: EnsembleTask, placements: Mapping[str, str]) -> ShardingPlan:
     """A plan for one rank."""
-    return plan_tables(task, hardware=cpu_hosts(), constraints=table_constraints(placements), rows_per_rank=8)
+    constraints = constraints_of(task, placements)
+    return plan_tables(task, hardware=cpu_hosts(), constraints=constraints, rows_per_rank=8)
 
 
 def shard_for_one(

@@ -101,14 +101,39 @@ def test_two_nodes():
     assert words[words.index("--rdzv_endpoint") + 1] == "${RANK0:=localhost}:29500"
 
 
-def test_the_job_is_stock_torchx_s_but_for_threads():
+def test_the_job_is_stock_torchx_s_but_for_threads_and_restarts():
     """Nothing of the stock job is lost: the same call, script by position against script by keyword."""
     ours = dist.ddp("trainer/main.py", "--a=b", j="2x4", name="x/y", env={"A": "1"}, max_retries=2, rdzv_port=1234)
     theirs = stock.ddp(
         "--a=b", script="trainer/main.py", j="2x4", name="x/y", env={"A": "1"}, max_retries=2, rdzv_port=1234
     )
     assert ours.roles[0].env.pop("OMP_NUM_THREADS") == "1"
+    assert ours.roles[0].env.pop("PET_MAX_RESTARTS") == "2"
     assert ours == theirs
+
+
+def test_retries_are_torchruns_restarts_too_unless_given():
+    assert "PET_MAX_RESTARTS" not in dry_run("dist.ddp", "a.py").env
+    for words in (("dist.ddp", "a.py"), ("dist.spmd", "-h", "l4_24gb_1", "a.py")):
+        role = dry_run(words[0], "--max_retries", "4", *words[1:])
+        assert (role.env["PET_MAX_RESTARTS"], role.max_retries) == ("4", 4)
+    role = dry_run("dist.ddp", "--max_retries", "4", "--env", "PET_MAX_RESTARTS=0", "a.py")
+    assert (role.env["PET_MAX_RESTARTS"], role.max_retries) == ("0", 4)
+
+
+def test_a_lost_rank_is_restarted_with_nobody_watching(tmp_path):
+    """The local scheduler retries nothing: torchrun does, as often as --max_retries says."""
+    (tmp_path / "program.py").write_text(
+        "import os, pathlib, signal\n"
+        "attempt, rank = os.environ['TORCHELASTIC_RESTART_COUNT'], os.environ['RANK']\n"
+        "if attempt == '0' and rank == '1':\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "pathlib.Path(f'attempt_{attempt}_rank_{rank}').touch()\n"
+    )
+    line = f"{TORCHX} run -s local_cwd dist.ddp -j 1x2 --max_retries 1 program.py"
+    done = subprocess.run(line.split(), capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("attempt_1_*")} == {"attempt_1_rank_0", "attempt_1_rank_1"}
 
 
 @pytest.mark.parametrize("component", ["ddp", "spmd"])

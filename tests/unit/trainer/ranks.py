@@ -55,3 +55,10 @@ class OneOfMany:
 
     def from_main(self, make: Callable[[], Any]) -> Any:
         return make()
+
+    def beat(self, doing: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def patience(self, doing: str) -> Iterator[None]:
+        yield

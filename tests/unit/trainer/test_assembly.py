@@ -13,7 +13,9 @@ from configs.command import TRAIN, parse_command
 from configs.errors import CheckpointError, ConfigError
 from configs.schema import RunConfig
 from modules.seeding import derive_seed
-from trainer.assembly import BuiltTask, assemble_training, build_task
+from tests.support.prepared import write_prepared
+from trainer import storage
+from trainer.assembly import AssembledTraining, BuiltTask, assemble_training, build_task
 from trainer.command_line import training_config
 from trainer.data.reading.source import SourceFeatures
 from trainer.runtime import Runtime
@@ -148,7 +150,8 @@ def test_the_facts_tell_models_apart(tmp_path: Path) -> None:
     wider = build(tmp_path, "[members.deep]", SHARED.replace("8", "9")).facts
     assert wider.members != facts.members
     assert dataclasses.replace(wider, members=facts.members) == facts
-    assert build(tmp_path, "[members.deep]", SHARED, OWN).facts.members != facts.members
+    own = build(tmp_path, "[members.deep]", SHARED, OWN).facts
+    assert (own.groups, facts.groups) == ({"deep": "deep"}, {"deep": "shared"})
 
 
 def test_a_placement_of_a_feature_that_is_not_there(tmp_path: Path) -> None:
@@ -170,13 +173,22 @@ def small(tmp_path: Path, *overrides: str) -> RunConfig:
     return config(tmp_path, *lines, overrides=("--train.batch_size=16", *overrides))
 
 
+def save(assembled: AssembledTraining) -> str:
+    """Leaves a checkpoint as of now; gives its folder."""
+    checkpoints, progress = assembled.training.checkpoints, assembled.training.progress
+    progress.step += 1
+    checkpoints.save(assembled.training.snapshot(None))
+    checkpoints.wait()
+    return storage.join(checkpoints.folder, f"step_{progress.step:010d}")
+
+
 def test_the_plan_has_its_report(tmp_path: Path, runtime: Runtime) -> None:
     made = small(tmp_path)
     assembled = assemble_training(made, folder=str(tmp_path / "run"), runtime=runtime)
     assert assembled.plan["report"] == assembled.report.as_json()
     rows = sum(assembled.sources.train.features.table_rows.values())
-    assert assembled.plan["report"]["table_bytes_per_rank"] == [rows * 4 * 4]
-    folder = Path(assembled.training.save())
+    assert assembled.report.bytes_per_rank["table_weights"] == (rows * 4 * 4,)
+    folder = Path(save(assembled))
     assert json.loads((folder / "plan.json").read_text()) == json.loads(json.dumps(assembled.plan))
 
 
@@ -184,12 +196,12 @@ def test_a_named_checkpoint_begins_a_run_and_the_runs_own_go_on(tmp_path: Path, 
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     begun = assemble_training(small(tmp_path), folder=first, runtime=runtime)
     assert begun.resumed_from is None
-    named = begun.training.save()
+    named = save(begun)
     resumed = small(tmp_path, f"--checkpoint.resume={named}")
     for _ in range(2):  # until there is a whole checkpoint of its own
         taken = assemble_training(resumed, folder=second, runtime=runtime)
         assert taken.resumed_from == named
-    own = taken.training.save()
+    own = save(taken)
     assert own != named
     assert assemble_training(resumed, folder=second, runtime=runtime).resumed_from == own
     (Path(own) / "manifest.json").unlink()
@@ -198,10 +210,29 @@ def test_a_named_checkpoint_begins_a_run_and_the_runs_own_go_on(tmp_path: Path, 
 
 def test_another_dense_optimizer_is_refused_by_name(tmp_path: Path, runtime: Runtime) -> None:
     folder = str(tmp_path / "run")
-    saved = assemble_training(small(tmp_path), folder=folder, runtime=runtime).training.save()
+    saved = save(assemble_training(small(tmp_path), folder=folder, runtime=runtime))
     with pytest.raises(CheckpointError) as refused:
         assemble_training(small(tmp_path, "--dense.optimizer=sgd"), folder=folder, runtime=runtime)
     assert str(refused.value) == (
         f"dense.optimizer: 'adam' in {saved}, 'sgd' in this run; the state of one is of no use to the other:"
         " keep the old value, or start in another run.folder"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.evaluate_every", ("--train.evaluate_every.steps=4",)),
+        ("train.evaluate_every", ("--train.evaluate_every.epochs=0.5",)),
+        ("train.watch.target", ("--train.watch.target=0.5",)),
+        ("checkpoint.keep_best", ("--checkpoint.keep_best=1",)),
+    ],
+)
+def test_what_asks_for_evaluations_needs_rows_for_them(
+    tmp_path: Path, runtime: Runtime, key: str, words: tuple[str, ...]
+) -> None:
+    write_prepared(tmp_path / "data", parts={"day_0": 20})
+    root = (f"--data.root={tmp_path}/data", '--data.train=["day_0"]')
+    with pytest.raises(ConfigError) as refused:
+        assemble_training(small(tmp_path, *root, *words), folder=str(tmp_path / "run"), runtime=runtime)
+    assert str(refused.value) == f"{key}: there is no data.valid to evaluate on; name its parts"

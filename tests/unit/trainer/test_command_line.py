@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from configs.command import SCORE, TRAIN, Command, parse_command
 from configs.errors import CheckpointError, ConfigError
 from configs.loader import dump_run
+from trainer.checkpoints.manifest import CheckpointManifest, write_manifest
 from trainer.command_line import checkpoint_folder, scoring_config, show_config, show_help, training_config
 
 RUN = """
@@ -43,10 +43,21 @@ def checkpoint(tmp_path: Path) -> str:
     folder = tmp_path / "step_0000000007"
     folder.mkdir()
     (folder / "run.toml").write_text(RUN)
-    body = {"format": "chorus-checkpoint", "format_version": 1, "step": 7}
     proof = {"num_bytes": len(RUN), "sha256": hashlib.sha256(RUN.encode()).hexdigest()}
-    rest = {"progress": {}, "model": {}, "data": {}, "files": {"run.toml": proof}}
-    (folder / "manifest.json").write_text(json.dumps({**body, **rest}))
+    write_manifest(
+        CheckpointManifest(
+            folder=str(folder),
+            step=7,
+            world_size=1,
+            progress={},
+            model={},
+            data={},
+            learning={},
+            quality=None,
+            column_pieces={},
+            files={"run.toml": proof},
+        )
+    )
     return str(folder)
 
 
@@ -81,7 +92,7 @@ def test_a_refusal_names_its_source(file: str) -> None:
 
 def test_an_unknown_member_is_refused_with_those_there_are() -> None:
     sentence = refusal(train('--members.x={arch = {kind = "mpl"}}'))
-    assert "'mpl'" in sentence and "dcn_v2, deepfm, dlrm, mlp" in sentence
+    assert "'mpl'" in sentence and "dcn_v2, deepfm, dlrm, dlrm_dcn, mlp" in sentence
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)])

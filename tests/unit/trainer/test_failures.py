@@ -9,9 +9,10 @@ import pytest
 
 from configs.errors import CheckpointError, ChorusError, ConfigError, DataError, PlanError
 from configs.schema import Run
+from tests.support.commands import run_code
 from tests.unit.trainer.ranks import one_rank
 from trainer import storage
-from trainer.failures import exit_code_of, failure_sentence, guard, lost_a_peer
+from trainer.failures import Explanation, exit_code_of, failure_sentence, guard, lost_a_peer
 
 
 def program(error: BaseException):  # type: ignore[no-untyped-def]
@@ -101,7 +102,8 @@ def test_other_ranks_stay_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert guard(program(DataError("no such part")), []) == 2
     error = DataError("no such part")
-    error.first_report = False  # type: ignore[attr-defined]
+    known = Explanation(sentence="no such part", exit_code=2, is_first=False, wants_traceback=True)
+    error.explanation = known  # type: ignore[attr-defined]
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert guard(program(error), ["--run.errors=traceback"]) == 2
     assert capsys.readouterr().err == ""
@@ -125,7 +127,66 @@ def test_a_lost_peer_is_not_this_ranks_failure(text: str, capsys: pytest.Capture
     assert told == "error: another rank ended or does not answer; its own message, above or below, is the reason\n"
 
 
+def test_what_was_found_out_about_a_lost_peer_is_told_in_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("Connection reset by peer")
+    found = "rank 1 (far, pid 7) failed at step 3: no such part"
+    error.explanation = Explanation(  # type: ignore[attr-defined]
+        sentence=found, exit_code=2, is_first=True, wants_traceback=False
+    )
+    assert guard(program(error), []) == 2
+    assert capsys.readouterr().err == f"error: {found}\n"
+
+
+def test_a_checkpoint_that_could_not_be_agreed_on_tells_of_a_lost_peer() -> None:
+    error = ChorusError("cannot save x")
+    assert not lost_a_peer(error)
+    error.__cause__ = RuntimeError("Connection closed by peer")
+    assert lost_a_peer(error)
+    error.__cause__ = OSError("Connection reset by peer")  # by a server of files
+    assert not lost_a_peer(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "forbids"), [(ConfigError("x"), True), (PlanError("x"), True), (OSError("x"), False)]
+)
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_a_refused_start_is_not_tried_again(
+    error: Exception, forbids: bool, local_rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("trainer.failures.launcher.forbid_restart", lambda: asked.append(1))
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    guard(program(error), [])
+    assert asked == [1] * (forbids and local_rank == "0")
+
+
 @pytest.mark.parametrize("error", [ValueError("Connection reset"), RuntimeError("shape mismatch"), DataError("x")])
 def test_other_errors_are(error: Exception) -> None:
     assert not lost_a_peer(error)
     assert str(error) in failure_sentence(error)
+
+
+LEAVING = """
+import atexit, sys, threading, time, torch
+from trainer.failures import leave
+
+def work():
+    a = torch.ones(400, 400)
+    while True:
+        torch.mm(a, a)
+
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread's last line"))).start()
+sys.stdout.write("unflushed, ")
+{end}
+"""
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_program_leaves_with_its_code_while_threads_are_inside_a_library(code: int) -> None:
+    left = run_code(LEAVING.format(end=f"leave({code})"))
+    assert (left.returncode, left.stderr) == (code, "")
+    assert left.stdout == "unflushed, a thread's last line\nat exit\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +67,7 @@ class Run:
         training.source.read = keep  # type: ignore[method-assign]
         resumed = training.progress.step
         reporter = Reporter(folder=str(folder), resumed_step=resumed, runtime=runtime)
-        self.end: LoopEnd = train(
-            training,
-            config=chosen.train,
-            data=chosen.data,
-            save_every=chosen.checkpoint.every,
-            reporter=reporter,
-            runtime=runtime,
-        )
+        self.end: LoopEnd = train(training, config=chosen, reporter=reporter, runtime=runtime)
         reporter.close()
         self.progress = training.progress
         text = (folder / "metrics.jsonl").read_text()
@@ -189,3 +184,68 @@ def test_training_lowers_the_loss(tmp_path: Path, runtime: Runtime) -> None:
     losses = [line["train/fm/loss_nats"] for line in run.lines if "train/fm/loss_nats" in line]
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0] - 0.02
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(path.parent.name[-10:]) for path in folder.glob("checkpoints/*/manifest.json"))
+
+
+def test_checkpoints_fall_due_by_the_clock(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--checkpoint.every.seconds=30", "--checkpoint.keep_last=9", "--train.log_every.steps=1")
+    seconds = itertools.count(step=10.0)
+    monkeypatch.setattr("trainer.loop.time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    Run(tmp_path, runtime, *words, "--train.until={steps = 20}")
+    steps = saved_steps(tmp_path)
+    assert steps[-1] == 20
+    # The clock is asked once when it starts, once a step, and once after saving.
+    assert len(set(np.diff(steps[:-1]))) == 1 and 2 <= steps[0] <= 4
+
+
+def test_the_target_ends_the_run_which_is_done_from_then_on(tmp_path: Path, runtime: Runtime) -> None:
+    words = ("--train.until={steps = 40}", "--train.evaluate_every.steps=3", "--train.watch.target=5.0")
+    run = Run(tmp_path, runtime, *words)
+    assert (run.end.reached_target, run.end.preempted, run.progress.step) == (True, False, 3)
+    assert saved_steps(tmp_path) == [3]
+    again = Run(tmp_path, runtime, *words)
+    assert (again.rows, again.progress.step) == ([], 3)
+    further = Run(tmp_path, runtime, *words[:2], "--train.watch.target=0.0001")
+    assert (further.end.reached_target, further.progress.step) == (False, 40)
+
+
+def test_the_best_checkpoints_are_kept(tmp_path: Path, runtime: Runtime) -> None:
+    words = ("--train.until={steps = 30}", "--train.evaluate_every.steps=3", "--dense.lr=0.05")
+    run = Run(tmp_path, runtime, *words, "--checkpoint.keep_best=2", "--checkpoint.keep_last=1")
+    losses = {line["step"]: line["eval/merged/log_loss_nats"] for line in run.lines if "eval/merged/auc" in line}
+    best = sorted(losses, key=lambda step: losses[step])[:2]
+    assert saved_steps(tmp_path) == sorted({*best, 30})
+
+
+def test_an_end_that_is_none_leaves_no_trace_in_the_schedule(tmp_path: Path, runtime: Runtime) -> None:
+    words = (
+        "--train.schedule={kind = 'plateau', plateau_factor = 0.5}",
+        "--train.evaluate_every.steps=4",
+        "--dense.lr=0.3",
+        "--checkpoint.keep_last=1",
+    )
+    folders = [tmp_path / name for name in ("whole", "parts")]
+    for folder in folders:
+        folder.mkdir()
+    whole = Run(folders[0], runtime, *words, "--train.until={steps = 16}")
+    for steps in (3, 7, 16):
+        parts = Run(folders[1], runtime, *words, f"--train.until={{steps = {steps}}}")
+    factors = [[line["train/lr_factor"] for line in run.lines if "train/lr_factor" in line] for run in (whole, parts)]
+    assert factors[0][-1] < 1.0
+    assert parts.assembled.training.schedule.state() == whole.assembled.training.schedule.state()
+    assert parts.assembled.training.watch.state() == whole.assembled.training.watch.state()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.checkpoints.state_files.StateWriter.write_data", fail)
+    with pytest.raises(ChorusError, match=r"cannot save .*step_0000000002: rank 0: .*No space left on device"):
+        Run(tmp_path, runtime, "--checkpoint.every.steps=2", "--train.until={steps = 500}")
+    assert saved_steps(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from configs.errors import ChorusError
 from tests.unit.trainer.ranks import OneOfMany
-from trainer.loss_window import LossWindow
+from trainer.loss_window import Agreement, LossWindow
 
 
 def window(runtime: OneOfMany, *, step: int = 0) -> LossWindow:
@@ -41,21 +42,32 @@ def test_ranks_count_alike() -> None:
     assert losses.take() == {"deep": 2.0, "solo": 3.0}
 
 
-def test_a_stop_of_one_rank_stops_all() -> None:
+NOTHING = Agreement(stop=False, save=False, failed=False)
+
+
+def test_what_one_rank_asks_for_all_do() -> None:
     runtime = OneOfMany(world_size=2)
     losses = window(runtime)
     losses.add(torch.zeros(2))
-    assert not losses.agree(1)
+    assert losses.agree(1) == NOTHING
+    for step, asked in enumerate(("save", "failed"), start=2):
+        losses.add(torch.zeros(2))
+        assert losses.agree(step, **{asked: True}) == dataclasses.replace(NOTHING, **{asked: True})
     runtime.stop_requested = True
     losses.add(torch.zeros(2))
-    assert losses.agree(2)
+    assert losses.agree(4) == dataclasses.replace(NOTHING, stop=True)
 
-    def another_was_asked(mine: Tensor) -> Tensor:
-        return mine + torch.tensor([0.0] * (len(mine) - 1) + [1.0])
 
-    losses = window(OneOfMany(world_size=2, summed=another_was_asked))
+@pytest.mark.parametrize(("place", "asked"), [(-3, "stop"), (-2, "save"), (-1, "failed")])
+def test_what_another_rank_asks_for_this_one_does(place: int, asked: str) -> None:
+    def another_asks(mine: Tensor) -> Tensor:
+        theirs = torch.zeros_like(mine)
+        theirs[place] = 1.0
+        return mine + theirs
+
+    losses = window(OneOfMany(world_size=2, summed=another_asks))
     losses.add(torch.zeros(2))
-    assert losses.agree(1)
+    assert losses.agree(1) == dataclasses.replace(NOTHING, **{asked: True})
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from configs.errors import EXIT_INTERRUPTED, ConfigError, DataError
+from configs.errors import ConfigError, DataError
 from configs.schema import Run
 from tests.unit.trainer.ranks import one_rank
-from trainer.runtime import ProcessPlace, Runtime
+from trainer.failures import explanation_of
+from trainer.runtime import Runtime, _asked_by_hand
 
 
-def test_a_plain_start_is_rank_0_of_1() -> None:
-    assert ProcessPlace.from_environment() == ProcessPlace(
-        rank=0, world_size=1, local_rank=0, local_world_size=1, attempt=0
-    )
-
-
-def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4, "TORCHELASTIC_RESTART_COUNT": 2}
-    for name, value in values.items():
+def test_the_rank_in_the_job_decides_who_speaks_not_the_rank_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 4, "WORLD_SIZE": 8, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
         monkeypatch.setenv(name, str(value))
-    assert ProcessPlace.from_environment() == ProcessPlace(
-        rank=5, world_size=8, local_rank=1, local_world_size=4, attempt=2
-    )
-    # The rank in the job decides who speaks, not the rank on the host.
     assert not Runtime(Run(device="cpu")).is_main
     monkeypatch.setenv("RANK", "0")
     assert Runtime(Run(device="cpu")).is_main
@@ -117,12 +108,82 @@ def test_ctrl_c_again_after_a_while_ends_the_process(runtime: Runtime, monkeypat
     signal.raise_signal(signal.SIGTERM)
     now[0] += 60.0
     signal.raise_signal(signal.SIGTERM)  # from torchrun, which ends workers its own way
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert ended.value.code == EXIT_INTERRUPTED == 130
 
 
 def test_before_there_is_something_to_save_a_signal_ends_the_process() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with one_rank(Run(device="cpu")):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_step_has_the_short_limit_and_what_lasts_the_long_one(runtime: Runtime) -> None:
+    dog = runtime._of_watchdog
+    short, long = (60, "run.hang_seconds"), (600, "run.timeout_seconds")
+    assert dog.limit == (0.0, "")
+    with runtime.patience("restoring"):
+        assert (dog.limit, dog.doing) == (long, "restoring")
+    assert (dog.limit, dog.doing) == ((0.0, ""), "start")
+    with runtime.steps():
+        assert dog.limit == long
+        runtime.beat("step 1")
+        assert dog.limit == long, "the first step compiles and allocates"
+        runtime.beat("step 2")
+        assert (dog.limit, dog.doing) == (short, "step 2")
+        with runtime.patience("an evaluation"):
+            assert (dog.limit, dog.doing) == (long, "an evaluation")
+            runtime.beat("an evaluation")
+            assert dog.limit == long
+        assert (dog.limit, dog.doing) == (short, "step 2")
+    assert dog.limit == (0.0, "")
+
+
+def test_patience_within_the_first_step_keeps_the_long_limit_for_it(runtime: Runtime) -> None:
+    with runtime.steps():
+        runtime.beat("step 1")
+        with runtime.patience("a checkpoint"):
+            pass
+        assert runtime._of_watchdog.limit == (600, "run.timeout_seconds")
+        runtime.beat("step 2")
+        assert runtime._of_watchdog.limit == (60, "run.hang_seconds")
+
+
+def test_beats_cost_next_to_nothing(runtime: Runtime) -> None:
+    with runtime.steps():
+        began = time.perf_counter()
+        for _ in range(10_000):
+            runtime.beat("step")
+        assert (time.perf_counter() - began) / 10_000 < 20e-6
+
+
+def test_an_error_carries_what_there_is_to_say_and_says_it_once(runtime: Runtime) -> None:
+    first, same, other = DataError("no such part"), DataError("no such part"), ValueError("bad")
+    for error in (first, same, other, first):
+        runtime.explain(error)
+    told = [explanation_of(error) for error in (first, same, other)]
+    assert [known and known.is_first for known in told] == [True, False, True]
+    assert [known and (known.exit_code, known.sentence) for known in told] == [
+        (2, "no such part"),
+        (2, "no such part"),
+        (1, "ValueError: bad"),
+    ]
+    store = runtime._store
+    assert store is not None
+    recorded = store.failure()
+    assert recorded is not None
+    assert recorded["sentence"].endswith(" failed at start: no such part") and recorded["ranks"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "by_hand"),
+    [
+        ([("a", False), ("a", False), ("b", False)], False),
+        ([("a", True), ("a", True), ("b", False), ("b", False)], False),  # by the torchrun of one host
+        ([("a", True), ("a", True)], False),
+        ([("a", True), ("a", False)], True),
+        ([("a", True), ("a", True), ("b", False), ("b", True)], True),
+    ],
+)
+def test_torchrun_asks_all_ranks_of_its_host_to_stop(asked: list[tuple[str, bool]], by_hand: bool) -> None:
+    assert _asked_by_hand(asked) == by_hand

@@ -1,0 +1,245 @@
+"""How a run trains and what it keeps: the sections train, dense and checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.section import Section, not_negative, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until(Section):
+    """How long to train: give one unit."""
+
+    steps: int | None = None
+    """Global steps."""
+
+    epochs: int | None = None
+    """Passes over data.train."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("steps", "epochs") if getattr(self, name) is not None]
+        wrong = (
+            f"{given[0] if given else 'steps'}: give exactly one of steps, epochs; on the command line write"
+            " --train.until='{steps = 500}', which replaces the other"
+        )
+        self.refuse(
+            None if len(given) == 1 else wrong,
+            positive("steps", self.steps),
+            positive("epochs", self.epochs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every(Section):
+    """An interval of steps or parts of an epoch; 0 of both means only at the end."""
+
+    steps: int = 0
+    """Global steps."""
+
+    epochs: float = 0.0
+    """Epochs or parts of one: 0.05 is twenty times an epoch."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            not_negative("steps", self.steps),
+            not_negative("epochs", self.epochs),
+            "epochs: give steps or epochs, not both" if self.steps and self.epochs else None,
+        )
+
+    def due(self, step: int, *, steps_per_epoch: int) -> bool:
+        """Whether the interval ends at this step (counted from 1)."""
+        if self.steps:
+            return step % self.steps == 0
+        if self.epochs:
+            size = self.epochs * steps_per_epoch
+            return int(step / size) > int((step - 1) / size)
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveEvery(Section):
+    """When checkpoints are written; 0 of all means only at the end."""
+
+    steps: int = 0
+    """Global steps."""
+
+    seconds: float = 0.0
+    """Seconds since the last one, to about a second."""
+
+    def __post_init__(self) -> None:
+        self.refuse(not_negative("steps", self.steps), not_negative("seconds", self.seconds))
+
+    def due(self, step: int) -> bool:
+        """Whether the interval of steps ends at this step (counted from 1)."""
+        return self.steps > 0 and step % self.steps == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Section):
+    """The learning rate over time: a factor on every lr, of tables and dense parameters."""
+
+    kind: Literal["constant", "cosine", "polynomial", "plateau"] = "constant"
+    """How the factor moves once warm-up is over."""
+
+    warmup_steps: int = 0
+    """Steps over which the factor rises linearly to 1, with every kind."""
+
+    decay_start_step: int = 0
+    """Step at which decay begins (cosine, polynomial)."""
+
+    decay_steps: int = 0
+    """Steps over which the factor falls to final_factor (cosine, polynomial)."""
+
+    power: float = 2.0
+    """Exponent of the polynomial decay; 2 is MLPerf's."""
+
+    final_factor: float = 0.0
+    """The factor after the decay; the least factor of plateau."""
+
+    plateau_factor: float = 0.1
+    """What the factor is multiplied by when train.watch has not improved (plateau)."""
+
+    plateau_evaluations: int = 1
+    """Evaluations without improvement before that (plateau)."""
+
+    def __post_init__(self) -> None:
+        decays = self.kind in ("cosine", "polynomial")
+        self.refuse(
+            not_negative("warmup_steps", self.warmup_steps),
+            not_negative("decay_start_step", self.decay_start_step),
+            not_negative("decay_steps", self.decay_steps),
+            f"final_factor: {self.final_factor!r} is not in [0, 1]" if not 0 <= self.final_factor <= 1 else None,
+            positive("power", self.power),
+            positive("plateau_evaluations", self.plateau_evaluations),
+            f"decay_steps: {self.kind} needs the number of steps to fall over"
+            if decays and not self.decay_steps
+            else None,
+            f"decay_steps: kind is {self.kind!r}, which has no decay; remove it"
+            if self.decay_steps and not decays
+            else None,
+            f"decay_start_step: {self.decay_start_step} is within the {self.warmup_steps} warm-up steps"
+            if decays and self.decay_start_step < self.warmup_steps
+            else None,
+            f"plateau_factor: {self.plateau_factor!r} is not between 0 and 1"
+            if not 0 < self.plateau_factor < 1
+            else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Section):
+    """The validation figure that decides: which checkpoint is best, when a plateau is reached, when to stop."""
+
+    column: str = "merged"
+    """merged or a member's name."""
+
+    metric: Literal["auc", "log_loss_nats", "ne"] = "log_loss_nats"
+    """auc is better when higher, the others when lower."""
+
+    target: float | None = None
+    """Training stops once the figure is at least as good as this; not given: it goes on to train.until."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Section):
+    """The training loop."""
+
+    batch_size: int = 1_024
+    """Rows per step over all ranks."""
+
+    until: Until = field(default_factory=lambda: Until(epochs=1))
+    """When training ends."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    """The learning rate over time."""
+
+    watch: Watch = field(default_factory=Watch)
+    """The validation figure that decides."""
+
+    day_by_day: bool = False
+    """Train the parts of data.train one after the other, each evaluated before it is trained on."""
+
+    pipeline: Literal["auto", "plain", "sparse_dist"] = "auto"
+    """sparse_dist overlaps the next batch's id exchange; auto: sparse_dist on cuda, plain on cpu."""
+
+    log_every: Every = field(default_factory=lambda: Every(steps=50))
+    """How often metrics are written."""
+
+    evaluate_every: Every = field(default_factory=Every)
+    """How often data.valid is evaluated; always at the end."""
+
+    profile_steps: tuple[int, ...] = ()
+    """[first, last] step to record with torch.profiler; the trace of every rank lands in the run's folder."""
+
+    def __post_init__(self) -> None:
+        steps = self.profile_steps
+        in_order = len(steps) == 2 and 1 <= steps[0] <= steps[1]
+        self.refuse(
+            positive("batch_size", self.batch_size),
+            "schedule.kind: 'plateau' listens to evaluations while training; give train.evaluate_every"
+            if self.schedule.kind == "plateau" and not (self.evaluate_every.steps or self.evaluate_every.epochs)
+            else None,
+            None
+            if self.log_every.steps or self.log_every.epochs
+            else "log_every: 0 would never write; give at least 1",
+            f"profile_steps: {list(steps)} is not [first, last], counted from 1" if steps and not in_order else None,
+            "day_by_day: each day is trained on once; leave train.until at {epochs = 1}"
+            if self.day_by_day and self.until.epochs != 1
+            else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Section):
+    """The optimizer of the members' dense parameters."""
+
+    optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
+    """The rule; its state is per member."""
+
+    lr: float = 0.001
+    """Learning rate; members.NAME.lr overrides it."""
+
+    eps: float = 1e-8
+    """Added to the denominator by adam and adagrad."""
+
+    clip_norm: float | None = None
+    """Greatest L2 norm of one member's dense gradient; not given: no clipping. members.NAME.clip_norm overrides it."""
+
+    def __post_init__(self) -> None:
+        self.refuse(positive("lr", self.lr), positive("eps", self.eps), positive("clip_norm", self.clip_norm))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Section):
+    """What is kept of a run so that it can go on."""
+
+    every: SaveEvery = field(default_factory=SaveEvery)
+    """How often a checkpoint is written; always at the end."""
+
+    background: bool = True
+    """Write while training goes on, from a copy of the state in host memory; false: training waits."""
+
+    keep_last: int = 2
+    """Older checkpoints are deleted once a newer one is whole."""
+
+    keep_best: int = 0
+    """Checkpoints kept beside those, the best by train.watch; above 0, one is written at every evaluation that is
+    among them."""
+
+    resume: str = "auto"
+    """auto: go on from the newest whole checkpoint of run.folder; never; or a checkpoint folder."""
+
+    start_from: str = ""
+    """A checkpoint folder of another run: a new run takes from it, by name, the members and tables that both have,
+    with their optimizer state, and starts at step 0. Used only where there is nothing to resume."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            positive("keep_last", self.keep_last),
+            not_negative("keep_best", self.keep_best),
+            "start_from: resume names a checkpoint too; give one of them"
+            if self.start_from and self.resume not in ("auto", "never")
+            else None,
+        )

@@ -1,0 +1,63 @@
+"""A run on a disk that is really full says so, leaves nothing that looks whole, and goes on once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Run
+from tests.support.commands import run_python
+from tests.support.runs import SMALL_PATH, small_run
+from tests.support.state import assert_bit_equal
+from tests.support.training import train_run
+from tests.unit.trainer.ranks import one_rank
+from trainer.checkpoints.manifest import read_manifest, verify
+
+EVERY = "--checkpoint.every.steps=2"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own in memory, where this machine lets one be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", folder], check=False).returncode
+    ):
+        pytest.skip("a small tmpfs cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+# A checkpoint takes 0.4 MiB.
+@pytest.mark.parametrize(("kilobytes", "whole"), [(300, []), (760, ["step_0000000002"])])
+def test_a_full_disk(small_disk: Path, tmp_path: Path, kilobytes: int, whole: list[str]) -> None:
+    def resize(size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
+
+    resize(f"{kilobytes}k")
+    run = small_disk / "run"
+    done = run_python("trainer/main.py", "--config", str(SMALL_PATH), f"--run.folder={run}", EVERY)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr and str(run) in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    checkpoints = run / "checkpoints"
+    assert sorted(path.parent.name for path in checkpoints.glob("*/manifest.json")) == whole
+    assert len(list(checkpoints.iterdir())) == len(whole) + 1, "one was begun and not finished"
+    resize("50m")
+    with one_rank(Run(device="cpu")) as runtime:
+        resumed, progress = train_run(runtime, small_run(EVERY), str(run))
+        assert progress["step"] == 6
+        names = sorted(path.name for path in checkpoints.iterdir())
+        assert names == ["step_0000000004", "step_0000000006"]
+        for name in names:
+            verify(read_manifest(str(checkpoints / name)), ranks=runtime.ranks)
+        uninterrupted, _ = train_run(runtime, small_run(EVERY), str(tmp_path / "other"))
+    assert_bit_equal(resumed, uninterrupted)

@@ -1,0 +1,1 @@
+"""What is inside checkpoints, and how two differ."""

@@ -1,0 +1,234 @@
+"""RunCheckpoints: the checkpoints of one run: writing them, also while training goes on, and keeping the right ones."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+
+from configs.errors import CheckpointError, ChorusError
+from configs.training_schema import Checkpoint
+from trainer import storage
+from trainer.checkpoints.collective import one_sentence
+from trainer.checkpoints.manifest import (
+    MANIFEST_NAME,
+    STATE_NAME,
+    STEP_PREFIX,
+    CheckpointManifest,
+    OtherVersionError,
+    proof_of,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from trainer.checkpoints.pieces import SavePlanner, State
+from trainer.checkpoints.staging import Staging
+from trainer.checkpoints.state_files import StateWriter
+from trainer.votes import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A run at one step: what a checkpoint is made of."""
+
+    state: State  # live
+    facts: Mapping[str, Any]  # the manifest's fields, without folder, files and world_size
+    texts: Mapping[str, str]  # file name -> text, as run.toml and plan.json
+
+
+class RunCheckpoints:
+    """The checkpoints of a run, in one folder, a folder each.
+
+    Args:
+        folder: Where they are.
+        section: What to keep, and whether to write in the background.
+        ranks: All ranks, with a process group that nothing else uses while a checkpoint is written.
+    """
+
+    def __init__(self, *, folder: str, section: Checkpoint, ranks: Ranks) -> None:
+        self.folder = folder
+        self._section = section
+        self._ranks = ranks
+        self._staging = Staging()
+        self._writing: Future[None] | None = None
+        self._damaged: set[str] = set()  # names passed over at the start
+        self.seconds_waited = 0.0  # that training was held up by all of them
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begins a checkpoint, and ends the one before it. With `background` it is written while training goes on.
+
+        All ranks must call this.
+
+        Raises:
+            ChorusError: this or the one before could not be written.
+        """
+        began = time.monotonic()
+        self.wait()
+        if self._section.background:
+            snapshot = dataclasses.replace(snapshot, state=self._staging.copy(snapshot.state))
+            self._writing = self._in_thread(lambda: self._write(snapshot, began))
+        else:
+            self._write(snapshot, began)
+        self.seconds_waited += time.monotonic() - began
+
+    def _in_thread(self, do: Callable[[], None]) -> Future[None]:
+        """Not an executor's thread: a process that fails must not wait at its end for ranks that hang."""
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                do()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=work, name="checkpoint", daemon=True).start()
+        return done
+
+    def wait(self) -> None:
+        """Returns once nothing is being written.
+
+        Raises:
+            ChorusError: it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the one being written has failed; `wait` tells why, on every rank."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
+    def _write(self, snapshot: Snapshot, began: float) -> None:
+        """Files, then the vote of all ranks, then the manifest."""
+        ranks = self._ranks
+        folder = storage.join(self.folder, _name(snapshot.facts["step"]))
+        state = storage.join(folder, STATE_NAME)
+        ranks.from_main(lambda: self._start(folder))
+        writer = StateWriter(state)
+        try:
+            one_sentence(
+                f"save {folder}",
+                lambda: dcp.save(
+                    dict(snapshot.state),
+                    storage_writer=writer,
+                    planner=SavePlanner(),
+                    process_group=ranks.process_group,
+                ),
+            )
+        except CheckpointError as error:  # nothing was refused: the disk or a rank failed
+            raise ChorusError(f"{error}{storage.room(self.folder)}") from error
+
+        def finish() -> None:
+            files = {storage.join(STATE_NAME, name): proof for name, proof in writer.files.items()}
+            for name, text in snapshot.texts.items():
+                storage.write_text(storage.join(folder, name), text)
+                files[name] = proof_of(storage.join(folder, name))
+            write_manifest(
+                CheckpointManifest(folder=folder, world_size=ranks.world_size, files=files, **snapshot.facts)
+            )
+            self._forget_others(snapshot.facts["step"])
+            num_bytes = sum(proof["num_bytes"] for proof in files.values())
+            print(
+                f"checkpoint: {folder}  ({num_bytes / 2**20:,.1f} MiB in {time.monotonic() - began:.1f} s)", flush=True
+            )
+
+        ranks.from_main(finish)
+
+    def _start(self, folder: str) -> None:
+        whole = self.whole()
+        for name in self._all():
+            if name not in whole:  # nobody can use it, and it may take the room that this one needs
+                self._remove(name)
+        if storage.exists(folder):  # the run was taken back to an earlier step
+            self._remove(storage.base_name(folder))
+        storage.make_folder(storage.join(folder, STATE_NAME))
+
+    def _remove(self, name: str) -> None:
+        """The manifest goes first: what is cut off in the middle must not look whole."""
+        folder = storage.join(self.folder, name)
+        if storage.is_file(storage.join(folder, MANIFEST_NAME)):
+            storage.remove_file(storage.join(folder, MANIFEST_NAME))
+        if storage.exists(folder):  # on S3 it is gone with its last file
+            storage.remove_tree(folder)
+
+    def _forget_others(self, step: int) -> None:
+        """Keeps the newest up to `step` and the best, of those that were not passed over at the start; later ones
+        were, too."""
+        newest = _name(step)
+        self._damaged.discard(newest)
+        names = [name for name in self.whole() if name <= newest and name not in self._damaged]
+        kept = set(names[-self._section.keep_last :])
+        if self._section.keep_best:
+            kept |= {name for _, name in self._by_quality(names)[: self._section.keep_best]}
+        for name in self._all():
+            if name not in kept:
+                self._remove(name)
+
+    def _by_quality(self, names: list[str]) -> list[tuple[float, str]]:
+        """(quality, name), the best first; of equals the older, which a later one did not improve on."""
+        found = []
+        for name in names:
+            with contextlib.suppress(CheckpointError):  # a damaged one is no reason to end a run that goes well
+                quality = read_manifest(storage.join(self.folder, name)).quality
+                if quality is not None:
+                    found.append((quality, name))
+        return sorted(found, key=lambda pair: -pair[0])
+
+    def is_among_best(self, quality: float) -> bool:
+        """Whether a checkpoint of that quality would be kept as one of the best. All ranks must call this."""
+
+        def compare() -> bool:
+            names = [name for name in self.whole() if name not in self._damaged]
+            best = self._by_quality(names)[: self._section.keep_best]
+            return len(best) < self._section.keep_best or any(quality > other for other, _ in best)
+
+        self.wait()  # it may be one of the best
+        return self._section.keep_best > 0 and bool(self._ranks.from_main(compare))
+
+    def whole(self) -> list[str]:
+        """Names of the checkpoints that have a manifest, oldest first."""
+        return [name for name in self._all() if storage.is_file(storage.join(self.folder, name, MANIFEST_NAME))]
+
+    def _all(self) -> list[str]:
+        """Also the unfinished."""
+        return [name for name in storage.names(self.folder) if name.startswith(STEP_PREFIX)]
+
+    def newest(self, *, say: Callable[[str], None]) -> CheckpointManifest | None:
+        """The newest checkpoint whose files are as written; damaged ones are named and passed over. A collective.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged or one is of another version.
+        """
+        ranks = self._ranks
+        whole: list[str] = ranks.from_main(self.whole)
+        for name in reversed(whole):
+            folder = storage.join(self.folder, name)
+            try:
+                manifest: CheckpointManifest = ranks.from_main(functools.partial(read_manifest, folder))
+                verify(manifest, ranks=ranks)
+                return manifest
+            except OtherVersionError:  # whole, and it would be deleted once a newer one is there
+                raise
+            except CheckpointError as error:
+                self._damaged.add(name)
+                say(f"passing over a checkpoint: {error}")
+        if whole:
+            raise CheckpointError(
+                f"{self.folder}: all {len(whole)} checkpoints are damaged; give another run.folder to start anew"
+            )
+        return None
+
+
+def _name(step: int) -> str:
+    return f"{STEP_PREFIX}{step:010d}"

@@ -1,0 +1,64 @@
+"""What torchrun tells its workers, and what they ask of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessPlace:
+    """Where torchrun put this process; a plain `python` start is rank 0 of 1."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+    @property
+    def ranks_beside(self) -> range:
+        """The ranks of this host; torchrun numbers them one after the other."""
+        first = self.rank - self.local_rank
+        return range(first, first + self.local_world_size)
+
+    @staticmethod
+    def from_environment() -> ProcessPlace:
+        """Reads torchrun's variables."""
+        env = os.environ
+        return ProcessPlace(
+            rank=int(env.get("RANK", "0")),
+            world_size=int(env.get("WORLD_SIZE", "1")),
+            local_rank=int(env.get("LOCAL_RANK", "0")),
+            local_world_size=int(env.get("LOCAL_WORLD_SIZE", "1")),
+        )
+
+
+def end_with_torchrun() -> None:
+    """Asks Linux to send SIGTERM when torchrun is gone; it does not end its workers when it is killed."""
+    if sys.platform != "linux" or not _has_torchrun():
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it went between the two lines, and nothing will come
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def forbid_restart() -> None:
+    """Ends this host's torchrun where it would start the workers again; one process a host calls this.
+
+    torchrun starts them again whatever code they end with. SIGTERM is what schedulers end it with, too.
+    """
+    env = os.environ
+    if _has_torchrun() and int(env.get("TORCHELASTIC_RESTART_COUNT", "0")) < int(
+        env.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    ):
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _has_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() > 1
