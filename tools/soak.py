@@ -27,12 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError, ConfigError
 from trainer import storage
 from trainer.analysis.bench.figures import machine
+from trainer.analysis.reliability.kills import MEANINGS, SHARES
 from trainer.analysis.reliability.processes import interrupt_on_sigterm
 from trainer.analysis.reliability.soak import Soak, SoakSettings, soak_words
 from trainer.analysis.reliability.soak_log import SoakCounts, summary
 from trainer.command_line import DEFAULT_CONFIG
 
 SUMMARY_NAME = "summary"
+_KINDS = "of kills, of " + "; ".join(f"{kind}: {meaning}" for kind, meaning in MEANINGS.items()) + " (default: all)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kills", type=int, default=100, metavar="N", help="to deliver (default: 100)")
     add("--ranks", type=int, default=2, metavar="N", help="of each job (default: 2)")
     add("--seed", type=int, default=1, metavar="N", help="of moments and victims (default: 1)")
+    add("--kinds", nargs="+", default=list(SHARES), choices=list(SHARES), metavar="KIND", help=_KINDS)
     add("--limit", type=float, default=0.0, metavar="SECONDS", help="without progress: hangs (default: 8 runs' time)")
     add("--config", default=str(DEFAULT_CONFIG), metavar="FILE", help="the run (default: configs/demo.toml, shortened)")
     return parser
@@ -85,6 +88,7 @@ def _settings(options: argparse.Namespace, overrides: Sequence[str]) -> SoakSett
         seed=options.seed,
         words=soak_words(str(Path(options.config).resolve()), overrides),
         limit_seconds=options.limit,
+        kinds=tuple(dict.fromkeys(options.kinds)),
     )
 
 

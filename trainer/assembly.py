@@ -224,7 +224,10 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     )
     ranks = runtime.open_side_group()  # so that a checkpoint can be written beside training
     run_checkpoints = RunCheckpoints(
-        folder=storage.join(folder, CHECKPOINTS_NAME), section=config.checkpoint, ranks=ranks
+        folder=storage.join(folder, CHECKPOINTS_NAME),
+        section=config.checkpoint,
+        ranks=ranks,
+        watched=f"{config.train.watch.column}/{config.train.watch.metric}",
     )
     data_facts = _data_facts(config, sources)
 

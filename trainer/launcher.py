@@ -38,6 +38,11 @@ class ProcessPlace:
         )
 
 
+def is_restart() -> bool:
+    """Whether torchrun has started these workers again, in place of ones that ended."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def end_with_torchrun() -> None:
     """Asks Linux to send SIGTERM when torchrun is gone; it does not end its workers when it is killed."""
     if sys.platform != "linux" or not _has_torchrun():

@@ -15,6 +15,7 @@ from trainer.checkpoints.manifest import CheckpointManifest, ModelFacts, read_ma
 from trainer.checkpoints.matching import check_same_features, check_same_model
 from trainer.checkpoints.pieces import State
 from trainer.checkpoints.run_checkpoints import RunCheckpoints
+from trainer.launcher import is_restart
 from trainer.votes import Ranks
 
 Say: TypeAlias = Callable[[str], None]
@@ -84,6 +85,8 @@ def _checkpoint_to_resume(
     config: RunConfig, run_checkpoints: RunCheckpoints, *, ranks: Ranks, say: Say
 ) -> CheckpointManifest | None:
     wish = config.checkpoint.resume
+    if wish == "never" and is_restart():  # the checkpoints there are this job's own
+        wish = "auto"
     if wish == "never":
         if ranks.from_main(run_checkpoints.whole):
             raise ConfigError(

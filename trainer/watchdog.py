@@ -157,7 +157,7 @@ class Watchdog:
             num_beats=number,
             doing=doing,
             where=where,
-            waits=waits,
+            waits=waits or self._explaining,  # it has waited in vain
             at_rest_seconds=time.monotonic() - at - (excused if excused_beat == number else 0.0),
             limit_seconds=limit,
             limit_key=key,

@@ -64,6 +64,7 @@ class CheckpointManifest:
     column_pieces: Mapping[str, Sequence[Sequence[int]]]  # table -> [first column, columns] of each state's piece
     files: Mapping[str, Mapping[str, Any]]  # path below the folder -> {num_bytes, sha256}
     averaged: Mapping[str, Any] = field(default_factory=dict)  # how and of what, where it is a mean; it has no state
+    watched: str = ""  # which figure quality is, as merged/auc
 
 
 class OtherVersionError(CheckpointError):

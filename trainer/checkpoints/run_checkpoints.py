@@ -51,12 +51,14 @@ class RunCheckpoints:
         folder: Where they are.
         section: What to keep, and whether to write in the background.
         ranks: All ranks, with a process group that nothing else uses while a checkpoint is written.
+        watched: The figure that snapshots' quality is; checkpoints of another one are not compared with it.
     """
 
-    def __init__(self, *, folder: str, section: Checkpoint, ranks: Ranks) -> None:
+    def __init__(self, *, folder: str, section: Checkpoint, ranks: Ranks, watched: str = "") -> None:
         self.folder = folder
         self._section = section
         self._ranks = ranks
+        self._watched = watched
         self._staging = Staging()
         self._writing: Future[None] | None = None
         self._damaged: set[str] = set()  # names passed over at the start
@@ -134,9 +136,8 @@ class RunCheckpoints:
             for name, text in snapshot.texts.items():
                 storage.write_text(storage.join(folder, name), text)
                 files[name] = proof_of(storage.join(folder, name))
-            write_manifest(
-                CheckpointManifest(folder=folder, world_size=ranks.world_size, files=files, **snapshot.facts)
-            )
+            facts = dict(snapshot.facts) | {"world_size": ranks.world_size, "watched": self._watched}
+            write_manifest(CheckpointManifest(folder=folder, files=files, **facts))
             self._forget_others(snapshot.facts["step"])
             num_bytes = sum(proof["num_bytes"] for proof in files.values())
             print(
@@ -180,9 +181,9 @@ class RunCheckpoints:
         found = []
         for name in names:
             with contextlib.suppress(CheckpointError):  # a damaged one is no reason to end a run that goes well
-                quality = read_manifest(storage.join(self.folder, name)).quality
-                if quality is not None:
-                    found.append((quality, name))
+                manifest = read_manifest(storage.join(self.folder, name))
+                if manifest.quality is not None and manifest.watched == self._watched:
+                    found.append((manifest.quality, name))
         return sorted(found, key=lambda pair: -pair[0])
 
     def is_among_best(self, quality: float) -> bool:

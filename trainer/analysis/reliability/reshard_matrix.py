@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from trainer.analysis.reliability.reshard_layouts import (
     MORE_STEPS,
     STEPS,
     Layout,
+    Outcome,
     expected,
     layouts,
 )
@@ -35,6 +36,16 @@ _PARTS = ("saved", "loaded", "on", "work")
 _SILENT_SECONDS = 300.0
 _SAY_SECONDS = 5.0
 _MOST_DEATHS = 20
+_SIGNS: Mapping[Outcome, str] = {"equal": "=", "mean": "mean", "refused": "no", "FAILED": "FAILED"}
+_SHORT = {
+    "data_parallel": "DP",
+    "table_wise": "TW",
+    "row_wise": "RW",
+    "column_wise": "CW",
+    "table_row_wise": "TRW",
+    "table_column_wise": "TCW",
+    "grid": "G",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +265,12 @@ def as_markdown(matrix: Matrix, *, command: str, folder: str) -> str:
     count = Counter(cell.found.outcome for cell in matrix.cells)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in count.items())
     lines = [f"`{command}`", "", f"{len(matrix.cells)} pairs in {clock(matrix.seconds)}: {counted}.", ""]
+    names = ", ".join(f"{short}: {name}" for name, short in _SHORT.items())
+    lines += [
+        f"World size and placement ({names}); =: every weight and optimizer state bit-equal; mean: sums of"
+        " pieces merged, all else bit-equal; no: refused by name.",
+        "",
+    ]
     for rule in dict.fromkeys(cell.rule for cell in matrix.cells):
         lines += [f"### {rule}", "", *_table([cell for cell in matrix.cells if cell.rule == rule]), ""]
         lines += _sentences([cell for cell in matrix.cells if cell.rule == rule])
@@ -275,11 +292,17 @@ def as_markdown(matrix: Matrix, *, command: str, folder: str) -> str:
 def _table(cells: list[Cell]) -> list[str]:
     by_pair = {(cell.saved, cell.loaded): cell for cell in cells}
     order = list(dict.fromkeys(cell.saved for cell in cells))
-    rows = [["saved \\ loaded", *(layout.name for layout in order)], ["---"] * (len(order) + 1)]
+    rows = [["saved, loaded", *map(_short, order)], ["---"] * (len(order) + 1)]
     for saved in order:
         found = [by_pair[saved, loaded] for loaded in order]
-        rows.append([saved.name, *(cell.found.outcome if cell.is_as_expected else "WRONG" for cell in found)])
+        rows.append(
+            [_short(saved), *(_SIGNS[cell.found.outcome] if cell.is_as_expected else "WRONG" for cell in found)]
+        )
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _short(layout: Layout) -> str:
+    return f"{layout.world_size} {_SHORT[layout.placement]}"
 
 
 def _sentences(cells: list[Cell]) -> list[str]:

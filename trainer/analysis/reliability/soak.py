@@ -15,7 +15,7 @@ from configs.schema import RunConfig
 from trainer import storage
 from trainer.analysis.reliability import verdict
 from trainer.analysis.reliability.job_output import JobOutput
-from trainer.analysis.reliability.kills import Kill, Life, draw_kill, draw_kills_of_job
+from trainer.analysis.reliability.kills import SHARES, Kill, KillKind, Life, draw_kill, draw_kills_of_job
 from trainer.analysis.reliability.processes import TRAINER, end_all, processes_of, torchrun
 from trainer.analysis.reliability.soak_job import JobEnd, JobPlan, SoakJob
 from trainer.analysis.reliability.soak_log import SoakCounts, SoakLog
@@ -39,6 +39,7 @@ class SoakSettings:
     ranks: int
     seed: int
     words: tuple[str, ...]  # of the trainer: --config and overrides
+    kinds: tuple[KillKind, ...] = tuple(SHARES)
     limit_seconds: float = 0.0  # a job without progress for so long hangs; 0: from the reference's time
 
 
@@ -131,6 +132,7 @@ class Soak:
                 first_step=step,
                 world_size=self._settings.ranks,
                 seed=f"{self._settings.seed}/{number}/{attempt}",
+                kinds={kind: SHARES[kind] for kind in self._settings.kinds},
             )
 
         job = SoakJob(
@@ -217,6 +219,7 @@ class Soak:
             "ranks": self._settings.ranks,
             "seed": self._settings.seed,
             "words": list(self._settings.words),
+            "kinds": list(self._settings.kinds),
         }
         path = self._path(_SETTINGS_NAME)
         if not storage.is_file(path):

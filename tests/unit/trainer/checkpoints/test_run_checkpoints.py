@@ -72,34 +72,6 @@ def test_old_ones_go_once_a_newer_one_is_whole(kept: RunCheckpoints) -> None:
     assert steps(kept) == [2, 3]
 
 
-def test_the_best_are_kept_beside_the_last(tmp_path: Path, runtime: Runtime) -> None:
-    kept = run_checkpoints(tmp_path, runtime.ranks, keep_last=1, keep_best=2)
-    qualities = {1: 0.5, 2: 0.9, 3: None, 4: 0.7, 5: 0.7, 6: 0.6}
-    left = []
-    for step, quality in qualities.items():
-        save(kept, step, quality=quality)
-        left.append(steps(kept))
-    assert left == [[1], [1, 2], [1, 2, 3], [2, 4], [2, 4, 5], [2, 4, 6]]
-
-
-def test_what_is_among_the_best(tmp_path: Path, runtime: Runtime) -> None:
-    kept = run_checkpoints(tmp_path, runtime.ranks, keep_best=2)
-    assert kept.is_among_best(-9.0)
-    save(kept, 1, quality=0.5)
-    assert kept.is_among_best(-9.0)
-    save(kept, 2, quality=0.7)
-    assert [kept.is_among_best(quality) for quality in (0.4, 0.5, 0.6, 0.8)] == [False, False, True, True]
-    assert not run_checkpoints(tmp_path, runtime.ranks, keep_best=0).is_among_best(9.0)
-
-
-def test_a_damaged_manifest_is_no_best_one_and_ends_nothing(tmp_path: Path, runtime: Runtime) -> None:
-    kept = run_checkpoints(tmp_path, runtime.ranks, keep_last=1, keep_best=1)
-    flip(save(kept, 1, quality=0.9) / "manifest.json", 20)
-    assert kept.is_among_best(0.1)
-    save(kept, 2, quality=0.1)
-    assert steps(kept) == [2]
-
-
 def test_an_old_one_stays_while_the_newer_is_not_whole(kept: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
         save(kept, step)

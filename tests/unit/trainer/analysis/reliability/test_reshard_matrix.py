@@ -36,7 +36,7 @@ def test_a_matrix_as_it_must_be(tmp_path):
     assert matrix.wrong == []
     text = as_markdown(matrix, command="python x", folder=str(tmp_path))
     assert "4 pairs in 0:00: 2 equal, 1 refused, 1 mean." in text
-    assert "| 1 row_wise | equal | refused |\n| 2 column_wise | mean | equal |" in text
+    assert "| 1 RW | = | no |\n| 2 CW | mean | = |" in text
     assert 'Refused, as `1 row_wise` -> `2 column_wise`: "tables g/f: says why in DIR/x"' in text
     assert "WRONG" not in text
     assert len(json.loads(json.dumps(as_json(matrix)))["cells"]) == 4
