@@ -199,9 +199,10 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     _check_validation(config, sources)
     update_tables_in_backward(built.task, built.specs, frozen_groups=built.task.ensemble.frozen_groups)
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
-    sharded = shard_task(
-        built, rows_per_rank=rows_per_rank, runtime=runtime, dense=config.dense, plan_path=config.run.plan
-    )
+    with runtime.patience("planning"):
+        sharded = shard_task(
+            built, rows_per_rank=rows_per_rank, runtime=runtime, dense=config.dense, plan_path=config.run.plan
+        )
     model = sharded.model
     initialise_tables(
         model.state_dict(), inits={spec.name: TableInit(seed=spec.seed, bound=spec.init_bound) for spec in built.specs}
@@ -239,7 +240,8 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
             data=data_facts,
         )
 
-    resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
+    with runtime.patience("restoring"):
+        resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
     progress, schedule, watch = Progress(), LrSchedule(config.train.schedule), QualityWatch(config.train.watch)
     if resumed is not None:
         progress = Progress(**resumed.progress)
@@ -348,9 +350,10 @@ def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) ->
     check_same_features(manifest, source.features, root=config.data.root)
     built = build_task(config, features=source.features)
     check_same_model(manifest, built.facts)
-    verify(manifest, ranks=runtime.ranks)
-    sharded = shard_task(built, rows_per_rank=config.score.batch_size, runtime=runtime)
-    load(manifest, Wanted.weights(sharded.model.state_dict()), ranks=runtime.open_side_group(), say=runtime.say)
+    with runtime.patience("restoring"):
+        verify(manifest, ranks=runtime.ranks)
+        sharded = shard_task(built, rows_per_rank=config.score.batch_size, runtime=runtime)
+        load(manifest, Wanted.weights(sharded.model.state_dict()), ranks=runtime.open_side_group(), say=runtime.say)
     names = built.task.ensemble.member_names
     job = ScoringJob(
         model=sharded.model,

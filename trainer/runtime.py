@@ -130,7 +130,7 @@ class Runtime:
         except BaseException as error:  # a rank that ends meanwhile
             self.explain(error)
             raise
-        self._ranks = Ranks(self.group)
+        self._ranks = Ranks(self.group, beat=self.beat)
         return self
 
     def __exit__(
@@ -184,7 +184,7 @@ class Runtime:
 
         It is closed with the runtime.
         """
-        return Ranks(dist.new_group(backend="gloo", timeout=self._group_timeout))
+        return Ranks(dist.new_group(backend="gloo", timeout=self._group_timeout), beat=self.beat)
 
     @property
     def _group_timeout(self) -> datetime.timedelta:

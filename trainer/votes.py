@@ -18,9 +18,11 @@ class Ranks:
 
     Args:
         process_group: Of all ranks of the job, with a backend for CPU tensors.
+        beat: Tells the watchdog that this rank moves; for the main thread's long work between two collectives.
     """
 
-    def __init__(self, process_group: dist.ProcessGroup) -> None:
+    def __init__(self, process_group: dist.ProcessGroup, *, beat: Callable[[str], None] = lambda _doing: None) -> None:
+        self.beat = beat
         self.process_group = process_group
         self.rank = process_group.rank()
         self.world_size = process_group.size()

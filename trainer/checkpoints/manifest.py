@@ -15,6 +15,7 @@ from typing import Any
 from configs.errors import CheckpointError
 from trainer import storage
 from trainer.data.reading.source import SourceFeatures
+from trainer.row_progress import RowProgress
 from trainer.votes import Ranks
 
 FORMAT = "chorus-checkpoint"
@@ -132,16 +133,20 @@ def verify_file(manifest: CheckpointManifest, name: str) -> None:
 
 
 def verify(manifest: CheckpointManifest, *, ranks: Ranks) -> None:
-    """Compares every file with the manifest, the ranks sharing the work.
+    """Compares every file with the manifest, the ranks sharing the work; rank 0 tells how far its share is.
 
     Raises:
         CheckpointError: a file is missing or its bytes differ; on every rank.
     """
+    mine = list(manifest.files)[ranks.rank :: ranks.world_size]
+    progress = RowProgress("verifying", sum(manifest.files[name]["num_bytes"] for name in mine), unit="MiB")
 
     def check() -> None:
-        for index, name in enumerate(manifest.files):
-            if index % ranks.world_size == ranks.rank:
-                verify_file(manifest, name)
+        for name in mine:
+            ranks.beat(f"verifying {manifest.folder}")
+            verify_file(manifest, name)
+            if ranks.is_main:
+                progress.add(manifest.files[name]["num_bytes"])
 
     ranks.together(check)
 
