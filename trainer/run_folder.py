@@ -15,12 +15,14 @@ from trainer.failures import exit_code_of, failure_sentence
 from trainer.runtime import Runtime
 
 OUTCOME_NAME = "outcome.json"
+_LOCK_SECONDS = 30.0
 
 
 class RunFolder:
     """The folder of one run. Use it as a context manager: what ends the block is recorded in outcome.json.
 
-    Until `begin`, the folder of an earlier start is left as it is, so that a refused one changes nothing.
+    Until `begin`, the folder of an earlier start is left as it is, so that a refused one changes nothing. A local
+    folder is this run's alone while it lasts; on s3:// two runs in one folder are not kept apart.
 
     Args:
         config: The run; an empty `run.folder` gives a new runs/NAME/START_TIME, the same on every rank.
@@ -33,10 +35,12 @@ class RunFolder:
         self._exit_code = EXIT_DONE
         self._facts: dict[str, object] = {}
         self._is_ours = False
+        self._lock: int | None = None
         self.path = ""
 
     def __enter__(self) -> RunFolder:
         self.path = self._runtime.once_per_job("run_folder", self._make)
+        self._runtime.from_main(self._take)
         self._is_ours = self._runtime.from_main(lambda: not storage.exists(self._inside(RUN_NAME)))
         self._runtime.at_sudden_end(self._record)
         return self
@@ -49,6 +53,22 @@ class RunFolder:
             storage.make_folder(run.folder)
             return run.folder
         return storage.make_new_folder(storage.join("runs", run.name, time.strftime("%Y%m%d-%H%M%S")))
+
+    def _take(self) -> None:
+        """Keeps other runs out of the folder. One that was asked to end may need a moment for its last checkpoint."""
+        if storage.is_remote(self.path):
+            return
+        began = time.monotonic()
+        self._lock = storage.try_to_lock(self.path)
+        if self._lock is None:
+            self._runtime.say(f"waiting for another run, which still writes in {self.path}")
+        while self._lock is None:
+            if time.monotonic() > began + _LOCK_SECONDS:
+                raise ConfigError(
+                    f"run.folder: another run writes in {self.path!r}; wait for its end, or name another folder"
+                )
+            time.sleep(0.2)
+            self._lock = storage.try_to_lock(self.path)
 
     def _inside(self, name: str) -> str:
         return storage.join(self.path, name)
@@ -69,6 +89,13 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
+        try:
+            self._end(error)
+        finally:
+            if self._lock is not None:
+                storage.unlock(self._lock)
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             if self._runtime.is_main:
                 body = {"exit_code": self._exit_code, **self._facts}

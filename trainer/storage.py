@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -101,6 +102,22 @@ def make_new_folder(path: str) -> str:
             continue
         return folder
     raise AssertionError("itertools.count() ended")
+
+
+def try_to_lock(folder: str) -> int | None:
+    """Takes a local folder for this process alone, until it ends or `unlock`; None where another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def unlock(lock: int) -> None:
+    """Gives a folder back."""
+    os.close(lock)
 
 
 def copy_file(source: str, target: str) -> None:

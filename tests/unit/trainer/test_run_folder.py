@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from configs.loader import dump_run, read_run
 from configs.schema import Run, RunConfig
 from modules import members
 from tests.unit.trainer.ranks import one_rank
+from trainer import storage
 from trainer.command_line import training_config
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime
@@ -146,3 +148,26 @@ def test_jobs_that_start_at_once_get_a_folder_each(tmp_path: Path, monkeypatch: 
     name = config("").run.name
     assert folders == [f"runs/{name}/20300102-030405{behind}" for behind in ("", "-2", "-3")]
     assert all((tmp_path / folder / "outcome.json").is_file() for folder in folders)
+
+
+def test_two_runs_do_not_write_in_one_folder(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trainer.run_folder._LOCK_SECONDS", 0.3)
+    with RunFolder(config(tmp_path), runtime=runtime):
+        with pytest.raises(ConfigError) as refused, RunFolder(config(tmp_path), runtime=runtime):
+            pass
+        assert str(refused.value) == (
+            f"run.folder: another run writes in {str(tmp_path)!r}; wait for its end, or name another folder"
+        )
+    assert f"waiting for another run, which still writes in {tmp_path}" in capsys.readouterr().out
+    with RunFolder(config(tmp_path), runtime=runtime):  # the first one is over
+        pass
+
+
+def test_a_run_waits_for_one_that_is_about_to_end(tmp_path: Path, runtime: Runtime) -> None:
+    lock = storage.try_to_lock(str(tmp_path))
+    assert lock is not None
+    threading.Timer(0.5, storage.unlock, (lock,)).start()
+    with RunFolder(config(tmp_path), runtime=runtime) as opened:
+        assert opened.path == str(tmp_path)
