@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -45,11 +46,12 @@ def is_restart() -> bool:
 
 def end_with_torchrun() -> None:
     """Asks Linux to send SIGTERM when torchrun is gone; it does not end its workers when it is killed."""
-    if sys.platform != "linux" or not _has_torchrun():
+    if sys.platform != "linux" or "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it went between the two lines, and nothing will come
+    # It may have gone while this process was importing, or between the two lines: nothing will come then.
+    if os.getppid() != parent or not _has_torchrun():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -66,4 +68,10 @@ def forbid_restart() -> None:
 
 
 def _has_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ and (os.getppid() > 1 or _first_process_is_torchrun())
+
+
+def _first_process_is_torchrun() -> bool:
+    """As in a container that was made for it; elsewhere process 1 is whoever takes in orphans."""
+    words = Path("/proc/1/cmdline").read_bytes()
+    return b"torchrun" in words or b"torch.distributed" in words

@@ -101,14 +101,15 @@ class Runtime:
     def __enter__(self) -> Runtime:
         library_warnings.silence()
         launcher.end_with_torchrun()
-        if self.world_size > 1:
-            # torchrun ends the others when it has lost one: what they know of that is told first.
-            signal.signal(signal.SIGTERM, self._on_early_signal)
         torch.set_num_threads(self._run.threads_per_rank)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         timeout = datetime.timedelta(seconds=self._run.timeout_seconds)
         self._store = JobStore.open(self._place, timeout=timeout)
+        if self.world_size > 1:
+            # torchrun ends the others when it has lost one: what they know of that is told first. Not before the
+            # store is there: waiting for one whose host is gone takes no notice of Python's signals.
+            signal.signal(signal.SIGTERM, self._on_early_signal)
         self._watchdog_store = self._store.connect_again(timeout=datetime.timedelta(seconds=_STORE_SECONDS))
         self._watchdog = Watchdog(
             store=self._watchdog_store,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import types
+from pathlib import Path
 
 import pytest
 
-from trainer.launcher import ProcessPlace, forbid_restart
+from trainer.launcher import ProcessPlace, end_with_torchrun, forbid_restart
 
 
 def test_a_plain_start_is_rank_0_of_1() -> None:
@@ -36,3 +38,23 @@ def test_torchrun_is_ended_where_it_would_start_again(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     forbid_restart()
     assert sent == ([(os.getppid(), signal.SIGTERM)] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("parent", "first", "ended"),
+    [(7, b"init", False), (1, b"init", True), (1, b"/usr/bin/python\0/bin/torchrun\0--nproc-per-node", False)],
+)
+def test_a_rank_whose_torchrun_went_while_it_was_importing_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parent: int, first: bytes, ended: bool
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr("trainer.launcher.os.kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr("trainer.launcher.os.getppid", lambda: parent)
+    monkeypatch.setattr("trainer.launcher.ctypes.CDLL", lambda _: types.SimpleNamespace(prctl=lambda *_: 0))
+    (tmp_path / "cmdline").write_bytes(first)
+    monkeypatch.setattr("trainer.launcher.Path", lambda _: tmp_path / "cmdline")
+    end_with_torchrun()
+    assert sent == []  # not under torchrun
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    end_with_torchrun()
+    assert sent == ([(os.getpid(), signal.SIGTERM)] if ended else [])

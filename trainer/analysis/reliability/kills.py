@@ -108,5 +108,6 @@ def draw_kill(
         step=step,
         seconds=seconds,
         rank=chance.randrange(world_size),
-        lag_seconds=chance.uniform(0.0, life.write_seconds) if kind == "writing" else chance.uniform(0.0, step_seconds),
+        # The folder is not there from the beginning, and half of that time leaves room for a faster write.
+        lag_seconds=chance.uniform(0.0, life.write_seconds / 2 if kind == "writing" else step_seconds),
     )

@@ -14,7 +14,7 @@ from trainer.analysis.reliability.job_output import Phase
 from trainer.analysis.reliability.processes import ROOT, JobProcess
 
 _IN_RANKS = str(Path(__file__).with_name("in_ranks"))
-_PATIENCE_SECONDS = 0.1
+_PATIENCE_SECONDS = 0.3
 _FRAME = re.compile(r'  File "([^"]+)", line (\d+) in (\S+)')
 # Of a stack, the first that any of its frames matches.
 _PHASES: Sequence[tuple[str, Phase]] = (

@@ -86,7 +86,7 @@ class SoakJob:
         self._ended_torchrun = False
         self._kill: Kill | None = None  # to be delivered
         self._highest = self._step = 0
-        self._moved_at = self._step_at = 0.0
+        self._moved_at = self._step_at = self._writing_since = 0.0
         self.ranks_at = 0.0  # when those of the last attempt were started
         self._ranks_time = 0.0  # the same, by the clock of the file system
         self.first_step_at = self.last_step_at = self.ended_at = 0.0
@@ -140,8 +140,8 @@ class SoakJob:
             if now - max(self._moved_at, self._killed_at) > self._plan.limit_seconds:
                 self._hangs()
                 return None
-            if self._kill is not None and self._is_time(self._kill, now, ranks_there=bool(pids)):
-                self._deliver(self._kill, agent.pid)
+            due = self._kill if self._is_time(now, ranks_there=bool(pids)) else None
+            if due is not None and self._deliver(due, agent.pid):
                 self._kill = None
             time.sleep(_AIM_SECONDS if self._kill is not None and self._kill.is_aimed else _POLL_SECONDS)
         self._follow(time.monotonic())
@@ -170,8 +170,10 @@ class SoakJob:
         self._log.add("recovered", kill=self._waiting_kill["kill"], seconds=seconds)
         self._waiting_kill = None
 
-    def _is_time(self, kill: Kill, now: float, *, ranks_there: bool) -> bool:
-        output = self._output
+    def _is_time(self, now: float, *, ranks_there: bool) -> bool:
+        output, kill = self._output, self._kill
+        if kill is None:
+            return False
         if kill.step == 0:
             is_due = output.stepped_in_attempt or now - self.ranks_at >= kill.seconds
         else:
@@ -180,7 +182,8 @@ class SoakJob:
         if not is_due:
             return False
         if kill.kind == "writing":
-            return self._is_writing()
+            self._writing_since = (self._writing_since or now) if self._is_writing() else 0.0
+            return self._writing_since > 0.0 and now - self._writing_since >= kill.lag_seconds
         if kill.kind == "evaluation":
             return output.phase == "evaluation"
         if kill.kind == "stop":  # a rank on its way out is looked after by nobody
@@ -195,8 +198,9 @@ class SoakJob:
                     return True
         return False
 
-    def _deliver(self, kill: Kill, agent_pid: int) -> None:
-        if kill.is_aimed:
+    def _deliver(self, kill: Kill, agent_pid: int) -> bool:
+        """Gives whether the moment it was meant for was still there, or the victim gone."""
+        if kill.kind == "evaluation":
             time.sleep(kill.lag_seconds)
         self._output.read()
         processes = processes_of(self._plan.mark)
@@ -209,9 +213,11 @@ class SoakJob:
         asked = next((process for process in (*victims, *processes) if process.rank is not None), None)
         place = self._stacks.ask(asked) if asked is not None else None
         writing = self._is_writing()
+        if kill.kind == "writing" and not writing:
+            return False
         hit = [process for process in victims if process.signal(kill.signal)]
         if not hit:  # it has just ended
-            return
+            return True
         self._killed_at = time.monotonic()
         self._ended_torchrun = kill.ends_torchrun
         self._end.kills += 1
@@ -234,6 +240,7 @@ class SoakJob:
             writing=writing,
         )
         self._say(f"kill {number}: {kill.kind} in {phase}, step {self._output.step}")
+        return True
 
     def _left(self, seconds: float, when: str) -> bool:
         left = wait_until_gone(self._plan.mark, seconds=seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 import pytest
 
@@ -33,18 +34,16 @@ def mark(tmp_path):
     end_all(str(tmp_path))
 
 
-def _until(count: int, mark: str) -> None:
-    import time
-
+def _until(count: int, mark: str, *, find=processes_of) -> None:
     deadline = time.monotonic() + 20
-    while len(processes_of(mark)) != count:
+    while len(find(mark)) != count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def test_processes_are_found_by_their_mark_and_ended(mark, tmp_path):
     launch([sys.executable, "-c", FAMILY], mark=mark, output=str(tmp_path / "out"))
-    _until(3, mark)
+    _until(2, mark, find=ranks_of)
     assert [process.rank for process in processes_of(mark)] == [0, 1, None]
     assert [process.rank for process in ranks_of(mark)] == [0, 1]
     assert processes_of(mark + "0") == processes_of(mark[:-1]) == []
@@ -74,7 +73,7 @@ def test_the_stacks_of_a_stopped_rank_are_shown(mark, tmp_path, monkeypatch):
     )
     code += "\nelse: subprocess.run([sys.executable, '-c', sys.argv[1], ''], env={**os.environ, 'RANK': '0'})"
     launch([sys.executable, "-c", code, code], mark=mark, output=str(tmp_path / "out"))
-    _until(2, mark)
+    _until(1, mark, find=ranks_of)
     while "up" not in (tmp_path / "out").read_text():
         pass
     (rank,) = ranks_of(mark)

@@ -39,11 +39,15 @@ first = int(at.read_text()) if at.exists() else 0
 if out_of_order == "leaves one" and main:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, "RANK": "7"})
 for step in range(first + 1, 41):
-    time.sleep(0.02)
+    time.sleep(0.04)
     if os.getppid() != parent:
         sys.exit(1)
     if out_of_order == "hangs" and step == 10:
         time.sleep(60)
+    if main and step in (14, 28):  # a checkpoint: the folder, and behind two more steps its manifest
+        (folder / "checkpoints" / f"step_{step}").mkdir(parents=True, exist_ok=True)
+    if main and step == 30:
+        (folder / "checkpoints" / "step_28" / "manifest.json").write_text("")
     if main:
         print(f"step {step}/40  x", flush=True)
         (folder / "new").write_text(str(step))
@@ -101,9 +105,18 @@ def test_a_kill_at_the_start_comes_before_any_step(tmp_path):
     assert log.of("kill")[0]["seconds_into_attempt"] < 5
 
 
+def test_an_aimed_kill_comes_while_this_attempt_writes_a_checkpoint(tmp_path):
+    # What step 14 left unfinished is no checkpoint being written once the first kill is over.
+    end, log = _run(tmp_path, {1: _kill("rank", step=15), 2: _kill("writing", step=16)})
+    assert (end.problems, end.attempts) == ([], 3)
+    _, second = log.of("kill")
+    assert second["writing"]
+    assert second["step"] in (27, 28, 29)
+
+
 def test_a_job_that_hangs_is_ended_with_its_stacks(tmp_path):
-    end, _ = _run(tmp_path, {}, out_of_order="hangs", limit_seconds=2.0)
-    assert "hung: no new step and no end for 2 s, at step 9" in end.problems[0]
+    end, _ = _run(tmp_path, {}, out_of_order="hangs", limit_seconds=5.0)
+    assert "hung: no new step and no end for 5 s" in end.problems[0]
     assert any("most recent call first" in line for line in end.tail)
 
 
