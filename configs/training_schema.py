@@ -229,7 +229,8 @@ class Checkpoint(Section):
     among them."""
 
     resume: str = "auto"
-    """auto: go on from the newest whole checkpoint of run.folder; never; or a checkpoint folder."""
+    """auto: go on from the newest whole checkpoint of run.folder; never; or a checkpoint folder to go on from until
+    run.folder has a checkpoint of its own."""
 
     start_from: str = ""
     """A checkpoint folder of another run: a new run takes from it, by name, the members and tables that both have,

@@ -85,7 +85,7 @@ def show(options: argparse.Namespace) -> int:
 def compare_two(options: argparse.Namespace) -> int:
     """Prints how two differ."""
     if not options.tolerance >= 0:
-        raise ConfigError(f"--tolerance: {options.tolerance} is below zero")
+        raise ConfigError(f"--tolerance: {options.tolerance} is not a number from zero up")
     a, b = StoredCheckpoint.open(options.a), StoredCheckpoint.open(options.b)
     keys = keys_to_compare(a, b, with_state=options.state)
     both = [key for key in keys if key in a.index and key in b.index]

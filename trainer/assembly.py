@@ -36,6 +36,7 @@ from trainer.data.reading.opening import TrainingSources, open_scoring_source, o
 from trainer.data.reading.source import RowSource, SourceFeatures
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
+from trainer.loss_window import LossWindow
 from trainer.optimizers import MemberRule, TaskOptimizer, update_tables_in_backward
 from trainer.progress import Progress
 from trainer.restoring import LiveState, restore
@@ -243,10 +244,13 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     with runtime.patience("restoring"):
         resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
     progress, schedule, watch = Progress(), LrSchedule(config.train.schedule), QualityWatch(config.train.watch)
+    names = [name for name, _ in members]
+    losses = LossWindow(names, runtime=runtime)
     if resumed is not None:
         progress = Progress(**resumed.progress)
         schedule.restore(resumed.learning["schedule"])
         watch.restore(resumed.learning["watch"])
+        losses.restore(resumed.learning["losses"])
     texts = {RUN_NAME: dump_run(config), PLAN_NAME: json.dumps(sharded.plan, indent=2) + "\n"}
 
     def snapshot(quality: float | None) -> Snapshot:
@@ -254,7 +258,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         facts = {
             "step": progress.step,
             "progress": progress.as_json(),
-            "learning": {"schedule": schedule.state(), "watch": watch.state()},
+            "learning": {"schedule": schedule.state(), "watch": watch.state(), "losses": losses.state()},
             "quality": quality,
             "model": built.facts.as_json(),
             "data": data_facts,
@@ -262,7 +266,6 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         }
         return Snapshot(state=state.tensors, facts=facts, texts=texts)
 
-    names = [name for name, _ in members]
     training = Training(
         model=model,
         task=built.task,
@@ -274,6 +277,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         evaluator=None if sources.valid is None else _evaluator(sources.valid, names, config=config, runtime=runtime),
         member_names=names,
         checkpoints=run_checkpoints,
+        losses=losses,
         snapshot=snapshot,
     )
     return AssembledTraining(

@@ -58,8 +58,11 @@ def train_days(training: Training, *, config: RunConfig, folder: str, reporter: 
     progress = training.progress
     ends = []
     for day in days[progress.epoch :]:
+        if training.watch.is_done:
+            break
         runtime.say(f"day {day.number + 1} of {len(days)}: {day.name}, {day.source.num_rows:,} rows")
-        is_trained = progress.step > 0 or bool(config.checkpoint.start_from)
+        borrowed = all(member.weights_from for member in config.members.values())
+        is_trained = progress.step > 0 or bool(config.checkpoint.start_from) or borrowed
         if progress.row == 0 and is_trained:
             with runtime.patience(f"evaluating {day.name}"):
                 _evaluate(day, training=training, config=config, folder=folder, reporter=reporter, runtime=runtime)
@@ -71,12 +74,12 @@ def train_days(training: Training, *, config: RunConfig, folder: str, reporter: 
             runtime=runtime,
         )
         ends.append(end)
-        if end.preempted or end.reached_target:
+        if end.preempted:
             break
     runtime.from_main(lambda: _say_days(folder, columns=[*training.member_names, MERGED]))
     return LoopEnd(
         preempted=any(end.preempted for end in ends),
-        reached_target=any(end.reached_target for end in ends),
+        reached_target=training.watch.is_done,
         seconds=sum(end.seconds for end in ends),
         rows=sum(end.rows for end in ends),
         quality=ends[-1].quality if ends else {},

@@ -53,6 +53,7 @@ class Training:
     evaluator: Evaluator | None
     member_names: Sequence[str]
     checkpoints: RunCheckpoints
+    losses: LossWindow
     snapshot: Callable[[float | None], Snapshot]  # of now; takes the watched figure, higher is better
 
 
@@ -139,7 +140,8 @@ class _BetweenSteps:
         self._times = times
         self._reporter = reporter
         self._runtime = runtime
-        self._losses = LossWindow(training.member_names, step=self._first_step, runtime=runtime)
+        self._losses = training.losses
+        self._losses.begin(self._first_step)
         self._watch = Stopwatch(rows=self._first_row)
         self._saved_at = time.monotonic()
         self._quality: dict[str, MeteredColumn] = {}
@@ -165,7 +167,7 @@ class _BetweenSteps:
         agreed = self._losses.agree(step, save=self._is_time_to_save(), failed=self._training.checkpoints.has_failed)
         if agreed.failed:
             self._training.checkpoints.wait()  # raises what went wrong
-        self._preempted = agreed.stop and not end
+        self._preempted = self._runtime.stopped_on_request = agreed.stop and not end
         if log:
             self._log(step)
         with self._watch.paused():
@@ -214,6 +216,8 @@ class _BetweenSteps:
         quality_line(self._quality, say=self._runtime.say)
         watch = training.watch if counts else copy.copy(training.watch)
         verdict = watch.update(self._quality)
+        if verdict.reached_target and not counts:
+            training.watch.update(self._quality)  # it has ended for good
         if counts:
             training.schedule.on_evaluation(verdict.improved)
         if verdict.reached_target:

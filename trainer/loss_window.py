@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,11 +34,11 @@ class LossWindow:
 
     Args:
         member_names: In the order of the losses.
-        step: The step before the first one.
         runtime: This process.
+        step: The step before the first one.
     """
 
-    def __init__(self, member_names: Sequence[str], *, step: int, runtime: Runtime) -> None:
+    def __init__(self, member_names: Sequence[str], *, runtime: Runtime, step: int = 0) -> None:
         self._names = list(member_names)
         self._runtime = runtime
         self._agreed_step = step
@@ -46,6 +47,11 @@ class LossWindow:
         self._pending: list[Tensor] = []
         self._sums = torch.zeros(len(self._names), dtype=torch.float64)
         self._num_steps = 0
+
+    def begin(self, step: int) -> None:
+        """Steps follow this one from now on."""
+        self._agreed_step, self._agreed_at = step, time.monotonic()
+        self._next_step = step + 1
 
     def add(self, losses_M: Tensor) -> None:
         """Adds a step's losses on this rank, without waiting for the device."""
@@ -92,6 +98,15 @@ class LossWindow:
                 f" lower members.{name}.lr, dense.lr or the lr of its tables, and start again from a checkpoint"
                 " before it"
             )
+
+    def state(self) -> dict[str, Any]:
+        """What was agreed on since the last `take`, for a checkpoint."""
+        return {"sums": self._sums.tolist(), "num_steps": self._num_steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a saved state."""
+        self._sums = torch.tensor(state["sums"], dtype=torch.float64)
+        self._num_steps = state["num_steps"]
 
     def take(self) -> dict[str, float]:
         """Each member's mean loss in nats over the agreed steps since the last call."""

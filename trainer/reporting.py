@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trainer import storage
 from trainer.runtime import Runtime
@@ -88,7 +89,12 @@ class Reporter:
 
 def _lines_until(step: int, path: str) -> list[str]:
     lines = storage.read_text(path).splitlines() if step and storage.is_file(path) else []
-    return [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    return [line for line in lines if line.endswith("}") and _is_of_the_past(json.loads(line), step)]
+
+
+def _is_of_the_past(line: Mapping[str, Any], step: int) -> bool:
+    """A day's figures of the very step are found again: a day that has not begun is evaluated once more."""
+    return line["step"] < step or (line["step"] == step and not any(key.startswith("day/") for key in line))
 
 
 @dataclass(frozen=True, kw_only=True)

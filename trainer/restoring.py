@@ -85,7 +85,8 @@ def _checkpoint_to_resume(
     config: RunConfig, run_checkpoints: RunCheckpoints, *, ranks: Ranks, say: Say
 ) -> CheckpointManifest | None:
     wish = config.checkpoint.resume
-    if wish == "never" and is_restart():  # the checkpoints there are this job's own
+    # The checkpoints there are this job's own. A host that was replaced knows of no restart.
+    if wish == "never" and any(ranks.gather(is_restart())):
         wish = "auto"
     if wish == "never":
         if ranks.from_main(run_checkpoints.whole):
@@ -95,6 +96,8 @@ def _checkpoint_to_resume(
             )
         return None
     own = run_checkpoints.newest(say=say)
+    if own is not None and wish != "auto":
+        say(f"checkpoint.resume: this run has a checkpoint of its own, {own.folder}, and goes on from that; not {wish}")
     if own is not None or wish == "auto":
         return own
     return _whole_manifest(wish, ranks=ranks, say=say)

@@ -15,7 +15,7 @@ from trainer.failures import exit_code_of, failure_sentence
 from trainer.runtime import Runtime
 
 OUTCOME_NAME = "outcome.json"
-_LOCK_SECONDS = 30.0
+_LOCK_SECONDS = 90.0  # a rank that hangs there is ended in less
 
 
 class RunFolder:

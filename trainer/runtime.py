@@ -72,6 +72,7 @@ class Runtime:
         self._record: Callable[[int, str], None] = lambda _code, _sentence: None
         self._last_word = threading.Lock()  # whoever takes it ends this process: the main thread or the watchdog
         self._main_has_last_word = False
+        self.stopped_on_request = False  # set where the program ends before its end for that
         self._stop_asked_at = math.inf
 
     def _choose_device(self) -> torch.device:
@@ -145,7 +146,7 @@ class Runtime:
         self._watchdog.close()
         if error is None:
             asked = self.gather((self._peer.home, self.stop_requested))
-            if _asked_by_hand(asked) and self._place.local_rank == 0:
+            if self.stopped_on_request and _asked_by_hand(asked) and self._place.local_rank == 0:
                 launcher.forbid_restart()
         dist.destroy_process_group()
 

@@ -234,12 +234,17 @@ def write_bytes(path: str, content: bytes, *, durable: bool = True) -> None:
         return
     temporary = f"{path}.tmp"
     with naming(path):
-        with open_file(temporary, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open_file(temporary, "wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
 
 
 def write_text(path: str, text: str) -> None:

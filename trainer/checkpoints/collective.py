@@ -7,22 +7,33 @@ from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 
-from configs.errors import CheckpointError
+from configs.errors import CheckpointError, ChorusError
+from trainer.failures import lost_a_peer
 
 
 def one_sentence(what: str, do: Callable[[], Any]) -> None:
     """Runs a save or load; what fails on any rank is one sentence with the rank.
 
     Raises:
-        CheckpointError: it failed.
+        CheckpointError: the checkpoint does not hold what it should.
+        ChorusError: the disk or the network failed; trying again may help.
+        KeyboardInterrupt: a rank was asked to stop.
     """
     try:
         do()
-    except CheckpointException as error:  # not an Exception
+    except CheckpointException as error:  # not an Exception; it carries what ended any rank, interrupts included
         rank, (cause, _) = next(iter(error.failures.items()))
-        raise CheckpointError(f"cannot {what}: rank {rank}: {_one_line(cause)}") from error
+        if isinstance(cause, KeyboardInterrupt | SystemExit):
+            raise KeyboardInterrupt from error
+        raise _kind(cause)(f"cannot {what}: rank {rank}: {_one_line(cause)}") from error
     except Exception as error:
-        raise CheckpointError(f"cannot {what}: {_one_line(error)}") from error
+        if lost_a_peer(error):
+            raise
+        raise _kind(error)(f"cannot {what}: {_one_line(error)}") from error
+
+
+def _kind(error: BaseException) -> type[ChorusError]:
+    return ChorusError if isinstance(error, OSError) or lost_a_peer(error) else CheckpointError
 
 
 def _one_line(error: BaseException) -> str:

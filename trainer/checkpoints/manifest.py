@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,16 +16,19 @@ from typing import Any
 from configs.errors import CheckpointError
 from trainer import storage
 from trainer.data.reading.source import SourceFeatures
+from trainer.progress import Progress
 from trainer.row_progress import RowProgress
 from trainer.votes import Ranks
 
 FORMAT = "chorus-checkpoint"
 FORMAT_VERSION = 2
+CHECKPOINTS_NAME = "checkpoints"  # in a run's folder
 MANIFEST_NAME = "manifest.json"
 RUN_NAME = "run.toml"
 PLAN_NAME = "plan.json"
 STATE_NAME = "state"
 STEP_PREFIX = "step_"
+_STEP_NAME = re.compile(rf"{STEP_PREFIX}(\d{{10}})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,11 @@ class OtherVersionError(CheckpointError):
     """A manifest of another version of Chorus, as it was written."""
 
 
+def step_names(folder: str) -> list[str]:
+    """Names in a folder that checkpoints of a run have, oldest first, finished or not."""
+    return [name for name in storage.names(folder) if _STEP_NAME.fullmatch(name)]
+
+
 def read_manifest(folder: str) -> CheckpointManifest:
     """The manifest of a checkpoint folder.
 
@@ -82,11 +91,13 @@ def read_manifest(folder: str) -> CheckpointManifest:
     if not storage.exists(folder) or storage.is_file(folder):
         raise CheckpointError(f"no checkpoint folder {folder!r}; name one, as runs/NAME/TIME/checkpoints/step_...")
     if not storage.is_file(path):
-        inside = [name for name in storage.names(folder) if name.startswith(STEP_PREFIX)]
-        hint = (
-            f"; it holds {', '.join(inside)}: give one of those" if inside else ", so it was not finished; take another"
-        )
-        raise CheckpointError(f"{folder}: no {MANIFEST_NAME} in it{hint}")
+        for place in (folder, storage.join(folder, CHECKPOINTS_NAME)):
+            inside = step_names(place)
+            if inside:
+                raise CheckpointError(
+                    f"{folder}: no {MANIFEST_NAME} in it; {place} holds {', '.join(inside)}: give one"
+                )
+        raise CheckpointError(f"{folder}: no {MANIFEST_NAME} in it, so it was not finished; take another")
     try:
         body = storage.read_json(path)
         if body["format"] != FORMAT:
@@ -100,8 +111,12 @@ def read_manifest(folder: str) -> CheckpointManifest:
         if not is_as_written:
             raise ValueError("its own hash differs")
         facts = {field.name: body[field.name] for field in dataclasses.fields(CheckpointManifest) if field.name in body}
+        Progress(**facts["progress"])
+        named = _STEP_NAME.fullmatch(storage.base_name(folder))
+        if named is not None and int(named[1]) != facts["step"]:
+            raise ValueError(f"it is of step {facts['step']}")
         return CheckpointManifest(folder=folder, **facts)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a checkpoint's manifest ({error!r}); take another checkpoint") from error
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +29,7 @@ from trainer.checkpoints.manifest import (
     OtherVersionError,
     proof_of,
     read_manifest,
+    step_names,
     verify,
     write_manifest,
 )
@@ -61,6 +65,7 @@ class RunCheckpoints:
         self._watched = watched
         self._staging = Staging()
         self._writing: Future[None] | None = None
+        self._blocks_written = 0
         self._damaged: set[str] = set()  # names passed over at the start
         self.seconds_waited = 0.0  # that training was held up by all of them
 
@@ -104,7 +109,16 @@ class RunCheckpoints:
         """
         if self._writing is not None:
             writing, self._writing = self._writing, None
+            blocks = -1
+            while not writing.done():
+                if blocks != self._blocks_written:  # it takes long and goes on
+                    blocks = self._blocks_written
+                    self._ranks.beat("waiting for a checkpoint being written")
+                futures.wait([writing], timeout=1.0)
             writing.result()
+
+    def _count_block(self) -> None:
+        self._blocks_written += 1
 
     @property
     def has_failed(self) -> bool:
@@ -117,7 +131,7 @@ class RunCheckpoints:
         folder = storage.join(self.folder, _name(snapshot.facts["step"]))
         state = storage.join(folder, STATE_NAME)
         ranks.from_main(lambda: self._start(folder))
-        writer = StateWriter(state)
+        writer = StateWriter(state, on_block=self._count_block)
         try:
             one_sentence(
                 f"save {folder}",
@@ -128,8 +142,11 @@ class RunCheckpoints:
                     process_group=ranks.process_group,
                 ),
             )
-        except CheckpointError as error:  # nothing was refused: the disk or a rank failed
-            raise ChorusError(f"{error}{storage.room(self.folder)}") from error
+        except ChorusError as error:  # nothing was refused: the disk or a rank failed
+            with contextlib.suppress(OSError):
+                ranks.from_main(functools.partial(storage.remove_tree, folder))  # its room may be what is missing
+            is_full = os.strerror(errno.ENOSPC).lower() in str(error).lower()
+            raise ChorusError(f"{error}{storage.room(self.folder) if is_full else ''}") from error
 
         def finish() -> None:
             files = {storage.join(STATE_NAME, name): proof for name, proof in writer.files.items()}
@@ -201,9 +218,17 @@ class RunCheckpoints:
         """Names of the checkpoints that have a manifest, oldest first."""
         return [name for name in self._all() if storage.is_file(storage.join(self.folder, name, MANIFEST_NAME))]
 
+    def _forget_unfinished(self) -> list[str]:
+        """They are of no use, and their room may be what a run died of."""
+        whole = self.whole()
+        unfinished = [name for name in self._all() if name not in whole]
+        for name in unfinished:
+            self._remove(name)
+        return unfinished
+
     def _all(self) -> list[str]:
         """Also the unfinished."""
-        return [name for name in storage.names(self.folder) if name.startswith(STEP_PREFIX)]
+        return step_names(self.folder)
 
     def newest(self, *, say: Callable[[str], None]) -> CheckpointManifest | None:
         """The newest checkpoint whose files are as written; damaged ones are named and passed over. A collective.
@@ -212,6 +237,8 @@ class RunCheckpoints:
             CheckpointError: there are checkpoints, and all are damaged or one is of another version.
         """
         ranks = self._ranks
+        for name in ranks.from_main(self._forget_unfinished):
+            say(f"passing over a checkpoint: {storage.join(self.folder, name)} was not finished; it is removed")
         whole: list[str] = ranks.from_main(self.whole)
         for name in reversed(whole):
             folder = storage.join(self.folder, name)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -61,12 +62,12 @@ def read_index(folder: str) -> dict[str, StoredTensor]:
     """Key -> tensor, of a folder that `StateWriter` wrote.
 
     Raises:
-        ValueError: it is of another format or version.
+        ValueError: it is of another format or version, or some tensor's parts are not all of it.
     """
     body = storage.read_json(storage.join(folder, INDEX_NAME))
     if (body["format"], body["format_version"]) != (INDEX_FORMAT, INDEX_VERSION):
         raise ValueError(f"{body['format']!r} of version {body['format_version']!r}")
-    return {
+    tensors = {
         key: StoredTensor(
             dtype=DTYPES[tensor["dtype"]],
             shape=tuple(tensor["shape"]),
@@ -82,6 +83,11 @@ def read_index(folder: str) -> dict[str, StoredTensor]:
         )
         for key, tensor in body["tensors"].items()
     }
+    for key, tensor in tensors.items():
+        num_values = sum(math.prod(part.sizes) for part in tensor.parts)
+        if num_values != math.prod(tensor.shape):
+            raise ValueError(f"{key} has {math.prod(tensor.shape):,} values, its parts {num_values:,}")
+    return tensors
 
 
 def write_index(folder: str, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
@@ -105,8 +111,11 @@ class StateWriter(StorageWriter):
     After saving, `files` of the coordinator maps each file's name to its {num_bytes, sha256}.
     """
 
-    def __init__(self, folder: str, *, most_file_bytes: int = MOST_FILE_BYTES) -> None:
+    def __init__(
+        self, folder: str, *, most_file_bytes: int = MOST_FILE_BYTES, on_block: Callable[[], None] = lambda: None
+    ) -> None:
         self._folder = folder
+        self._on_block = on_block
         self._most_file_bytes = most_file_bytes
         self.files: dict[str, dict[str, Any]] = {}
 
@@ -139,8 +148,7 @@ class StateWriter(StorageWriter):
             data = item.tensor_data
             assert data is not None
             shapes[_part_name(item)] = (data.properties.dtype, tuple(data.chunk.sizes))
-        blocks = (cast(Tensor, planner.resolve_data(item)) for item in items)
-        written = write_tensors(storage.join(self._folder, name), shapes, blocks)
+        written = write_tensors(storage.join(self._folder, name), shapes, self._blocks(items, planner))
         return [
             WriteResult(
                 index=item.index,
@@ -149,6 +157,11 @@ class StateWriter(StorageWriter):
             )
             for item in items
         ]
+
+    def _blocks(self, items: Sequence[WriteItem], planner: SavePlanner) -> Iterator[Tensor]:
+        for item in items:
+            yield cast(Tensor, planner.resolve_data(item))
+            self._on_block()
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Writes the index; on the coordinator alone."""

@@ -12,15 +12,15 @@ from configs.errors import CheckpointError
 from sharding.shards import table_name
 from trainer import storage
 from trainer.checkpoints.manifest import (
+    CHECKPOINTS_NAME,
     MANIFEST_NAME,
     STATE_NAME,
-    STEP_PREFIX,
     CheckpointManifest,
     read_manifest,
+    step_names,
 )
 from trainer.checkpoints.state_files import StoredTensor, read_index, row_blocks
 
-CHECKPOINTS_NAME = "checkpoints"
 WEIGHTS = "model/"
 TABLE_STATE = "optimizer/tables/"
 DENSE_STATE = "optimizer/dense/"
@@ -118,7 +118,7 @@ def newest_checkpoint(folder: str) -> str:
 def step_folders(folder: str) -> list[str]:
     """Folders of checkpoints in a run's folder, finished or not, the oldest first."""
     for place in (storage.join(folder, CHECKPOINTS_NAME), folder):
-        names = [name for name in storage.names(place) if name.startswith(STEP_PREFIX)]
+        names = step_names(place)
         if names:
             return [storage.join(place, name) for name in names]
     return []

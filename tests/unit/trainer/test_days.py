@@ -125,3 +125,25 @@ def test_the_stream_has_no_days(tmp_path: Path, runtime: Runtime) -> None:
     chosen = training_config(parse_command(["--config", str(path)], program=TRAIN))
     with pytest.raises(ConfigError, match=r"train\.day_by_day: the synthetic stream has no days; give data\.root"):
         run(tmp_path, runtime, chosen)
+
+
+@pytest.mark.parametrize("words", [(), ("--train.evaluate_every.steps=2",)])
+def test_a_target_ends_the_days_for_good(tmp_path: Path, runtime: Runtime, data: str, words: tuple[str, ...]) -> None:
+    words = (*words, "--train.watch.target=5.0", '--data.valid=["day_2"]')
+    chosen = config(tmp_path, data, "day_0", "day_1", overrides=words)
+    end, progress = run(tmp_path, runtime, chosen)
+    assert end.reached_target
+    assert progress["step"] == (2 if len(words) == 3 else 3)
+    again, after = run(tmp_path, runtime, chosen)
+    assert (again.rows, after) == (0, progress)
+    assert not (tmp_path / "days.json").exists()
+
+
+def test_a_day_that_is_judged_again_after_a_restart_is_told_once(tmp_path: Path, runtime: Runtime, data: str) -> None:
+    chosen = config(tmp_path, data, "day_0", "day_1", overrides=("--checkpoint.keep_last=9",))
+    run(tmp_path, runtime, chosen)
+    (tmp_path / "checkpoints" / "step_0000000006" / "manifest.json").unlink()  # cut off before the second day's end
+    run(tmp_path, runtime, chosen)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "day/merged/auc" in line] == [3]
+    assert [day["day"] for day in days_of(tmp_path)] == ["day_1"]

@@ -249,3 +249,20 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
     with pytest.raises(ChorusError, match=r"cannot save .*step_0000000002: rank 0: .*No space left on device"):
         Run(tmp_path, runtime, "--checkpoint.every.steps=2", "--train.until={steps = 500}")
     assert saved_steps(tmp_path) == []
+
+
+def test_a_resumed_runs_mean_losses_are_those_of_one_that_never_stopped(tmp_path: Path, runtime: Runtime) -> None:
+    words = ("--train.log_every.steps=4", "--checkpoint.every.steps=3", "--checkpoint.keep_last=9")
+    folders = [tmp_path / name for name in ("whole", "parts")]
+    for folder in folders:
+        folder.mkdir()
+    whole = Run(folders[0], runtime, *words, "--train.until={steps = 8}")
+    Run(folders[1], runtime, *words, "--train.until={steps = 8}")
+    for step in (6, 8):
+        (folders[1] / "checkpoints" / f"step_{step:010d}" / "manifest.json").unlink()
+    parts = Run(folders[1], runtime, *words, "--train.until={steps = 8}")
+    assert parts.rows == whole.rows[3:]
+    losses = [
+        [line["train/deep/loss_nats"] for line in run.lines if "train/deep/loss_nats" in line] for run in (whole, parts)
+    ]
+    assert losses[0] == losses[1]

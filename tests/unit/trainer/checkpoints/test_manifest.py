@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,15 @@ import pytest
 
 from configs.errors import CheckpointError
 from tests.unit.trainer.checkpoints.made import FACTS, flip, refusal, run_checkpoints, save
-from trainer.checkpoints.manifest import FORMAT_VERSION, CheckpointManifest, read_manifest, verify, verify_file
+from trainer.checkpoints.manifest import (
+    FORMAT_VERSION,
+    CheckpointManifest,
+    read_manifest,
+    step_names,
+    verify,
+    verify_file,
+    write_manifest,
+)
 from trainer.runtime import Runtime
 
 DAMAGED = "is damaged: its bytes are not those written; take another checkpoint"
@@ -89,7 +99,7 @@ def test_no_manifest(folder: Path, tmp_path: Path) -> None:
         assert refusal(partial(read_manifest, nowhere)) == f"no checkpoint folder {nowhere!r}; {remedy}"
     above = folder.parent
     assert refusal(lambda: read_manifest(str(above))) == (
-        f"{above}: no manifest.json in it; it holds step_0000000007: give one of those"
+        f"{above}: no manifest.json in it; {above} holds step_0000000007: give one"
     )
     (folder / "manifest.json").unlink()
     assert refusal(lambda: read_manifest(str(folder))) == (
@@ -153,3 +163,26 @@ def test_a_file_that_the_manifest_does_not_list_is_not_taken(folder: Path) -> No
     manifest: CheckpointManifest = read_manifest(str(folder))
     (folder / "other.toml").write_text("[run]\n")
     assert refusal(lambda: verify_file(manifest, "other.toml")) == f"{folder / 'other.toml'} {DAMAGED}"
+
+
+def test_what_is_inside_must_be_of_one_piece(folder: Path) -> None:
+    manifest = read_manifest(str(folder))
+    write_manifest(dataclasses.replace(manifest, step=999))
+    assert "it is of step 999" in refusal(lambda: read_manifest(str(folder)))
+    write_manifest(dataclasses.replace(manifest, progress={"step": 7, "lap": 1}))
+    assert "not a checkpoint's manifest" in refusal(lambda: read_manifest(str(folder)))
+    (folder / "manifest.json").write_text("[" * 100_000)
+    assert "not a checkpoint's manifest" in refusal(lambda: read_manifest(str(folder)))
+
+
+def test_a_runs_folder_is_answered_with_its_checkpoints(folder: Path) -> None:
+    run = folder.parents[1]
+    assert refusal(lambda: read_manifest(str(run))) == (
+        f"{run}: no manifest.json in it; {folder.parent} holds {folder.name}: give one"
+    )
+
+
+def test_only_names_as_runs_give_them_are_checkpoints_of_a_run(folder: Path) -> None:
+    for name in ("step_foo", "step_9", "step_0000000030_good", "best"):
+        shutil.copytree(folder, folder.parent / name)
+    assert step_names(str(folder.parent)) == [folder.name]

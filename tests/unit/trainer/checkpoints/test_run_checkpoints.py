@@ -75,8 +75,8 @@ def test_old_ones_go_once_a_newer_one_is_whole(kept: RunCheckpoints) -> None:
 def test_an_old_one_stays_while_the_newer_is_not_whole(kept: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
         save(kept, step)
-    monkeypatch.setattr("trainer.checkpoints.manifest.storage.write_json", fails_with("no space left"))
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr("trainer.checkpoints.manifest.storage.write_json", fails_with("no space left on device"))
+    with pytest.raises(OSError, match="no space left on device"):
         save(kept, 3)
     monkeypatch.undo()
     assert steps(kept) == [1, 2] and newest(kept) == 2
@@ -91,7 +91,7 @@ def test_what_was_left_unfinished_goes_before_its_room_is_needed(
     save(kept, 1)
     unfinished = Path(kept.folder) / "step_0000000005" / "state"
     unfinished.mkdir(parents=True)
-    monkeypatch.setattr("trainer.checkpoints.run_checkpoints.dcp.save", fails_with("no space left"))
+    monkeypatch.setattr("trainer.checkpoints.run_checkpoints.dcp.save", fails_with("no space left on device"))
     failure(lambda: save(kept, 6))
     assert not unfinished.exists()
     assert steps(kept) == [1]
@@ -131,10 +131,10 @@ def test_a_step_saved_again_takes_the_place_of_the_old(kept: RunCheckpoints, run
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("trainer.checkpoints.run_checkpoints.dcp.save", "no space left"),
+        ("trainer.checkpoints.run_checkpoints.dcp.save", "no space left on device"),
         # Inside the library's collective, which wraps it in something that is not an Exception.
-        ("trainer.checkpoints.state_files.StateWriter.write_data", "rank 0: no space left"),
-        ("trainer.checkpoints.state_files.StateWriter.finish", "rank 0: no space left"),
+        ("trainer.checkpoints.state_files.StateWriter.write_data", "rank 0: no space left on device"),
+        ("trainer.checkpoints.state_files.StateWriter.finish", "rank 0: no space left on device"),
     ],
 )
 @pytest.mark.parametrize("background", [False, True])
@@ -142,7 +142,7 @@ def test_a_write_that_fails_is_a_sentence(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, place: str, said: str, background: bool
 ) -> None:
     kept = run_checkpoints(tmp_path, runtime.ranks, background=background)
-    monkeypatch.setattr(place, fails_with("no space\nleft"))
+    monkeypatch.setattr(place, fails_with("no space\nleft on device"))
     folder = tmp_path / "checkpoints" / "step_0000000003"
     assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: {said} (7 bytes are free there)"
     assert steps(kept) == []
@@ -166,7 +166,7 @@ def test_the_newest_whole_one_is_taken(kept: RunCheckpoints) -> None:
 def test_it_falls_back_past_each_kind_of_damage(tmp_path: Path, runtime: Runtime) -> None:
     kept = run_checkpoints(tmp_path, runtime.ranks, keep_last=9)
     folders = {step: save(kept, step) for step in range(1, 8)}
-    (folders[7] / "manifest.json").unlink()  # never finished, so nothing is said of it
+    (folders[7] / "manifest.json").unlink()  # never finished
     (folders[6] / "plan.json").unlink()
     flip(folders[5] / "manifest.json", 40)
     state = folders[4] / "state" / "rank_0_0.safetensors"
@@ -177,12 +177,14 @@ def test_it_falls_back_past_each_kind_of_damage(tmp_path: Path, runtime: Runtime
     said: list[str] = []
     assert newest(kept, said) == 1
     assert [line.removeprefix("passing over a checkpoint: ").partition(" ")[0].rstrip(":") for line in said] == [
+        str(folders[7]),
         str(folders[6] / "plan.json"),
         str(folders[5] / "manifest.json"),
         str(state),
         str(manifest),
         str(folders[2] / "state" / "index.json"),
     ]
+    assert not folders[7].exists()
 
 
 def test_what_was_passed_over_is_not_kept_in_place_of_a_whole_one(kept: RunCheckpoints) -> None:
@@ -290,10 +292,10 @@ def test_a_failed_background_write_is_found_out(
 ) -> None:
     kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
     assert not kept.has_failed
-    monkeypatch.setattr(StateWriter, "write_data", fails_with("no space left"))
+    monkeypatch.setattr(StateWriter, "write_data", fails_with("no space left on device"))
     kept.save(snapshot(1))
     _until(lambda: kept.has_failed)
-    assert "no space left" in failure(lambda: kept.save(snapshot(2)))
+    assert "no space left on device" in failure(lambda: kept.save(snapshot(2)))
     assert not kept.has_failed and steps(kept) == []
     kept.wait()
 
@@ -322,7 +324,7 @@ def save_where_rank_1_fails(runtime: Runtime, folder: Path, background: bool) ->
 
     def write_or_fail(writer: StateWriter, *args: Any) -> Any:
         if runtime.rank == 1:
-            raise OSError("no space left")
+            raise OSError("no space left on device")
         time.sleep(0.5)
         return write(writer, *args)
 
@@ -341,7 +343,7 @@ def save_where_rank_1_fails(runtime: Runtime, folder: Path, background: bool) ->
 def test_where_one_rank_cannot_write_all_ranks_hear_of_it(pool: RankPool, tmp_path: Path, background: bool) -> None:
     for sentence, before, after in pool.run(save_where_rank_1_fails, tmp_path, background):
         folder = tmp_path / "checkpoints" / "step_0000000002"
-        assert sentence.startswith(f"cannot save {folder}: rank 1: no space left")
+        assert sentence.startswith(f"cannot save {folder}: rank 1: no space left on device")
         assert (before, after) == ([1], [1, 3])
 
 

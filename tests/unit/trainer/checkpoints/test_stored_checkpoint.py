@@ -74,7 +74,7 @@ def test_values_that_are_in_no_file_are_not_made_up(tmp_path: Path) -> None:
     index = json.loads(path.read_text())
     gone = index["tensors"][key]["parts"].pop()
     path.write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="20 values of rows 0 to 10 are in no file"):
+    with pytest.raises(CheckpointError, match="has 80 values, its parts 60"):
         list(StoredCheckpoint.open(str(folder)).blocks(key))
     index["tensors"][key]["parts"].append(gone)
     path.write_text(json.dumps(index))
