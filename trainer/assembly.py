@@ -208,22 +208,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     initialise_tables(
         model.state_dict(), inits={spec.name: TableInit(seed=spec.seed, bound=spec.init_bound) for spec in built.specs}
     )
-    members = config.expanded_members()
-    optimizer = TaskOptimizer(
-        model,
-        specs=built.specs,
-        dense=config.dense,
-        members={
-            name: MemberRule(
-                lr=member.lr or config.dense.lr,
-                clip_norm=member.clip_norm or config.dense.clip_norm,
-                frozen=member.freeze,
-            )
-            for name, member in members
-        },
-        frozen_groups=built.task.ensemble.frozen_groups,
-        runtime=runtime,
-    )
+    optimizer = _task_optimizer(config, sharded, runtime=runtime)
     ranks = runtime.open_side_group()  # so that a checkpoint can be written beside training
     run_checkpoints = RunCheckpoints(
         folder=storage.join(folder, CHECKPOINTS_NAME),
@@ -244,7 +229,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     with runtime.patience("restoring"):
         resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
     progress, schedule, watch = Progress(), LrSchedule(config.train.schedule), QualityWatch(config.train.watch)
-    names = [name for name, _ in members]
+    names = built.task.ensemble.member_names
     losses = LossWindow(names, runtime=runtime)
     if resumed is not None:
         progress = Progress(**resumed.progress)
@@ -286,6 +271,24 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         report=sharded.report,
         plan=sharded.plan,
         resumed_from=None if resumed is None else resumed.folder,
+    )
+
+
+def _task_optimizer(config: RunConfig, sharded: ShardedTask, *, runtime: Runtime) -> TaskOptimizer:
+    return TaskOptimizer(
+        sharded.model,
+        specs=sharded.built.specs,
+        dense=config.dense,
+        members={
+            name: MemberRule(
+                lr=member.lr or config.dense.lr,
+                clip_norm=member.clip_norm or config.dense.clip_norm,
+                frozen=member.freeze,
+            )
+            for name, member in config.expanded_members()
+        },
+        frozen_groups=sharded.built.task.ensemble.frozen_groups,
+        runtime=runtime,
     )
 
 

@@ -93,10 +93,13 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
         reporter=reporter,
         runtime=runtime,
     )
+    profiled = config.train.profile_steps
+    if profiled and profiled[0] > progress.step + num_steps:
+        runtime.say(f"train.profile_steps: nothing is recorded, the run ends at step {progress.step + num_steps}")
     pipeline = _build_pipeline(config.train.pipeline, training=training, device=runtime.device)
     runtime.listen_for_stop()
     profiler = StepProfiler(
-        config.train.profile_steps,
+        profiled,
         folder=reporter.folder,
         rank=runtime.rank,
         device=runtime.device,
