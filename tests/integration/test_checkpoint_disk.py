@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, kilobytes: int, whole: li
     assert len(done.stderr.splitlines()) == 1, done.stderr
     checkpoints = run / "checkpoints"
     assert sorted(path.parent.name for path in checkpoints.glob("*/manifest.json")) == whole
-    assert len(list(checkpoints.iterdir())) == len(whole) + 1, "one was begun and not finished"
+    assert [path.name for path in checkpoints.iterdir()] == whole, "what cannot be finished must not fill the disk"
+    assert json.loads((run / "outcome.json").read_text())["exit_code"] == 1
     resize("50m")
     with one_rank(Run(device="cpu")) as runtime:
         resumed, progress = train_run(runtime, small_run(EVERY), str(run))

@@ -91,12 +91,10 @@ def read_manifest(folder: str) -> CheckpointManifest:
     if not storage.exists(folder) or storage.is_file(folder):
         raise CheckpointError(f"no checkpoint folder {folder!r}; name one, as runs/NAME/TIME/checkpoints/step_...")
     if not storage.is_file(path):
-        for place in (folder, storage.join(folder, CHECKPOINTS_NAME)):
-            inside = step_names(place)
-            if inside:
-                raise CheckpointError(
-                    f"{folder}: no {MANIFEST_NAME} in it; {place} holds {', '.join(inside)}: give one"
-                )
+        for place, called in ((folder, "it"), (storage.join(folder, CHECKPOINTS_NAME), f"its {CHECKPOINTS_NAME}")):
+            if inside := step_names(place):
+                held = f"{called} hold{'s' if called == 'it' else ''} {', '.join(inside)}"
+                raise CheckpointError(f"{folder}: no {MANIFEST_NAME} in it; {held}: give one of those")
         raise CheckpointError(f"{folder}: no {MANIFEST_NAME} in it, so it was not finished; take another")
     try:
         body = storage.read_json(path)

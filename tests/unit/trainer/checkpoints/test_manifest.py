@@ -99,7 +99,7 @@ def test_no_manifest(folder: Path, tmp_path: Path) -> None:
         assert refusal(partial(read_manifest, nowhere)) == f"no checkpoint folder {nowhere!r}; {remedy}"
     above = folder.parent
     assert refusal(lambda: read_manifest(str(above))) == (
-        f"{above}: no manifest.json in it; {above} holds step_0000000007: give one"
+        f"{above}: no manifest.json in it; it holds step_0000000007: give one of those"
     )
     (folder / "manifest.json").unlink()
     assert refusal(lambda: read_manifest(str(folder))) == (
@@ -178,7 +178,7 @@ def test_what_is_inside_must_be_of_one_piece(folder: Path) -> None:
 def test_a_runs_folder_is_answered_with_its_checkpoints(folder: Path) -> None:
     run = folder.parents[1]
     assert refusal(lambda: read_manifest(str(run))) == (
-        f"{run}: no manifest.json in it; {folder.parent} holds {folder.name}: give one"
+        f"{run}: no manifest.json in it; its checkpoints hold {folder.name}: give one of those"
     )
 
 
