@@ -94,7 +94,7 @@ def _serve(rank: int, world_size: int, local_world_size: int, port: int, connect
             try:
                 connection.send((True, function(runtime, *args)))
             except Exception:
-                # A run that fails ends its process; here another one follows, and may wait for it.
-                runtime._of_watchdog.limit = (0.0, "")
                 connection.send((False, f"rank {rank}:\n{traceback.format_exc()}"))
+            # A run that fails ends its process, and leaves its limit as it was; here a long wait may follow.
+            runtime._of_watchdog.limit = (0.0, "")
     leave(0)

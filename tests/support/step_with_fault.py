@@ -58,6 +58,7 @@ def _work(runtime: Runtime) -> int:
             stop = bool(runtime.sum(torch.tensor([int(runtime.stop_requested)])))
             if stop:
                 break
+    runtime.stopped_on_request = stop
     runtime.say(f"at the end after step {step}")
     return EXIT_PREEMPTED if stop else EXIT_DONE
 
