@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from configs.loader import dump_run, read_run
 from modules import members
 from tests.support.commands import ROOT, run_python, run_torchx
@@ -75,6 +77,7 @@ def test_help_and_print_config():
     assert config == small_run("--train.batch_size=48")
 
 
+@pytest.mark.slow
 def test_torchx_takes_the_script_by_position_and_brings_a_killed_rank_back(tmp_path):
     """A config, overrides, and --max_retries with nobody watching; both ranks leave the trace of the profiled steps."""
     folder = tmp_path / "run"
