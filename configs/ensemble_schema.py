@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.section import ArchConfig, Section, not_negative, not_yet, positive
+from configs.section import ArchConfig, Section, not_negative, not_yet, positive, probability
 
-Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
+Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam", "dense_adam"]
+DenseOptimizer = Literal["adam", "adagrad", "sgd"]
+Numeric = Literal["auto", "dense", "scaled", "ids"]
+Init = Literal["pytorch", "xavier_normal"]
 Placement = Literal[
     "auto",
     "data_parallel",
@@ -51,10 +54,11 @@ class TableGroup(Section):
     """One embedding table per categorical feature, with one dimension and one update rule."""
 
     dim: int = 16
-    """Columns of every table of the group; a multiple of 4."""
+    """Columns of every table of the group; a multiple of 4, or any number where all tables are data_parallel."""
 
     optimizer: Optimizer = "rowwise_adagrad"
-    """The update rule, the same under every placement."""
+    """The update rule, the same under every placement. adam moves the rows that a batch has, as the kernels do;
+    dense_adam moves every row at every step, as torch.optim.Adam does, and needs data_parallel."""
 
     lr: float = 0.05
     """Learning rate."""
@@ -63,7 +67,8 @@ class TableGroup(Section):
     """Added to the denominator."""
 
     l2: float = 0.0
-    """L2 penalty over the whole table."""
+    """L2 penalty: l2 / 2 times the sum of squares of the whole table joins the loss at every step. Needs data_parallel:
+    kernels touch only the rows that a batch has."""
 
     init_bound: float | None = None
     """Initial weights are uniform in [-bound, bound]; not given: 1/sqrt(rows) as DLRM has it."""
@@ -88,15 +93,29 @@ class TableGroup(Section):
     def __post_init__(self) -> None:
         self.refuse(
             positive("dim", self.dim),
-            f"dim: {self.dim} is not a multiple of 4, which the kernels need; take {-(-self.dim // 4) * 4}"
-            if self.dim % 4
-            else None,
+            None
+            if self.is_replicated
+            else odd_dim("dim", self.dim, remedy=f'{-(-self.dim // 4) * 4}, or placement = "data_parallel"'),
             positive("lr", self.lr),
             positive("eps", self.eps),
-            f"l2: {self.l2!r} is not implemented yet; leave it at 0.0" if self.l2 else None,
+            not_negative("l2", self.l2),
+            *(
+                f'{key}: {value!r} needs placement = "data_parallel" for every table of the group; elsewhere kernels'
+                " update the rows that a batch has and leave the others alone"
+                for key, value, asked in (
+                    ("l2", self.l2, self.l2 > 0),
+                    ("optimizer", self.optimizer, self.optimizer == "dense_adam"),
+                )
+                if asked and not self.is_replicated
+            ),
             not_negative("init_bound", self.init_bound),
             *(self._confirm(name, placement) for name, placement in self._placements()),
         )
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether every rank holds all of every table."""
+        return all(placement == "data_parallel" for _, placement in self._placements())
 
     def _placements(self) -> list[tuple[str, str]]:
         own = [(f"features.{name}.placement", override.placement) for name, override in self.features.items()]
@@ -124,6 +143,25 @@ class Member(Section):
     dim: int | None = None
     """Columns of this member's own tables; only with tables = "own"."""
 
+    l2: float | None = None
+    """L2 penalty of this member's own tables; only with tables = "own", and as tables.own.l2 otherwise."""
+
+    numeric: Numeric = "auto"
+    """How it takes numeric features. dense: as a vector; scaled: as one more field each, the value times a learned
+    vector; ids: as discretised ids, where the data have them. auto: the published way of its kind."""
+
+    init: Init = "pytorch"
+    """How the weights of its linear layers start; xavier_normal: with zero biases, as FuxiCTR's benchmarks do."""
+
+    bagging: Literal["none", "poisson"] = "none"
+    """poisson: each training row counts 0, 1, 2 ... times for this member, a function of its seed and the row alone."""
+
+    feature_dropout: float = 0.0
+    """Probability with which a whole feature of a row is hidden from this member in training; the rest is scaled up."""
+
+    optimizer: DenseOptimizer | None = None
+    """The rule of this member's dense parameters; not given: dense.optimizer."""
+
     lr: float | None = None
     """Learning rate of this member's dense parameters; not given: dense.lr."""
 
@@ -143,6 +181,9 @@ class Member(Section):
     seed: int | None = None
     """Not given: a hash of run.seed and the member's name."""
 
+    tables_seed: int | None = None
+    """Seed of its own tables; only with tables = "own"; not given: they follow seed."""
+
     def __post_init__(self) -> None:
         self.refuse(
             positive("copies", self.copies),
@@ -150,14 +191,54 @@ class Member(Section):
             positive("lr", self.lr),
             positive("clip_norm", self.clip_norm),
             positive("dim", self.dim),
-            'dim: only own tables have a member\'s dim; set it in the table group, or tables = "own"'
-            if self.dim is not None and self.tables != "own"
-            else None,
-            f"dim: {self.dim} is not a multiple of 4, which the kernels need" if self.dim and self.dim % 4 else None,
-            "seed: with copies above 1 each copy's seed is a hash of its name; remove seed"
-            if self.seed is not None and self.copies > 1
-            else None,
+            not_negative("l2", self.l2),
+            probability("feature_dropout", self.feature_dropout),
+            *(
+                f'{key}: only own tables have a member\'s {what}; set it in the table group, or tables = "own"'
+                for key, what in (("dim", "dim"), ("l2", "l2"), ("tables_seed", "seed"))
+                if getattr(self, key) is not None and self.tables != "own"
+            ),
+            *(
+                f"{key}: with copies above 1 each copy's seed is a hash of its name; remove {key}"
+                for key in ("seed", "tables_seed")
+                if getattr(self, key) is not None and self.copies > 1
+            ),
         )
+
+
+def odd_dim(field: str, dim: int, *, remedy: str) -> str | None:
+    """The problem text for a dim that the kernels cannot have, else None."""
+    return f"{field}: {dim} is not a multiple of 4, which the kernels need; take {remedy}" if dim % 4 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(Section):
+    """What members are trained for: each its own loss, unless they are to be tied to one another.
+
+    All of it is per row and averaged over the global batch; p_m is member m's probability, M the number of members.
+    """
+
+    merged_share: float = 0.0
+    """From 0, the sum of the members' losses, to 1, M times the loss of the mean logit, which is known to ruin members
+    and is there for comparison."""
+
+    distillation: float = 0.0
+    """Weight of the pull of each p_m towards the merged prediction; 1 is the published weight (EKTF)."""
+
+    mutual: float = 0.0
+    """Weight of the pull of each p_m towards those of better members; 1 is the published weight (EKTF)."""
+
+    def __post_init__(self) -> None:
+        self.refuse(
+            None if 0.0 <= self.merged_share <= 1.0 else f"merged_share: {self.merged_share!r} is not in [0, 1]",
+            not_negative("distillation", self.distillation),
+            not_negative("mutual", self.mutual),
+        )
+
+    @property
+    def ties_members(self) -> bool:
+        """Whether a member's gradient depends on the others."""
+        return self.merged_share > 0 or self.distillation > 0 or self.mutual > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.ensemble_schema import Member, Merge, TableGroup
+from configs.ensemble_schema import Loss, Member, Merge, TableGroup, odd_dim
 from configs.section import Section, not_negative, positive
 from configs.training_schema import Checkpoint, Dense, Train
 
@@ -174,6 +174,9 @@ class RunConfig(Section):
     members: dict[str, Member] = field(default_factory=dict)
     """The members by name."""
 
+    loss: Loss = field(default_factory=Loss)
+    """What members are trained for."""
+
     merge: Merge = field(default_factory=Merge)
     """How the members' predictions become one."""
 
@@ -208,10 +211,80 @@ class RunConfig(Section):
             if self.train.watch.column in {"merged", *expanded}
             else f"train.watch.column: no member {self.train.watch.column!r};"
             f" take merged or one of {', '.join(expanded)}",
+            *self._own_table_problems(),
+            *self._bagging_problems(),
+            *self._early_stop_problems(),
             "members: all are frozen, so nothing would be trained; leave one without freeze"
             if self.members and all(member.freeze for member in self.members.values())
             else None,
         )
+
+    def _own_table_problems(self) -> list[str | None]:
+        """What a member asks of its own tables and their placement cannot give."""
+        own = self.table_group("own")
+        if own.is_replicated:
+            return []
+        remedy = 'or tables.own.placement = "data_parallel"'
+        return [
+            *(
+                odd_dim(f"members.{name}.dim", member.dim, remedy=f"{-(-member.dim // 4) * 4}, {remedy}")
+                for name, member in self.members.items()
+                if member.dim
+            ),
+            *(
+                f"members.{name}.l2: {member.l2} needs every row of the table at every step; give 0.0, {remedy}"
+                for name, member in self.members.items()
+                if member.l2
+            ),
+        ]
+
+    def _bagging_problems(self) -> list[str | None]:
+        """Bags that would mean nothing."""
+        bagged = [name for name, member in self.members.items() if member.bagging != "none"]
+        key = f"members.{bagged[0]}.bagging" if bagged else ""
+        only_merged = self.loss.merged_share == 1 and not (self.loss.distillation or self.loss.mutual)
+        return [
+            f"{key}: train.day_by_day numbers every day's rows alike, so the bags would be alike too; take 'none'"
+            if bagged and self.train.day_by_day
+            else None,
+            f"{key}: with loss.merged_share = 1 no member has a loss of its own that a bag could weigh; take 'none'"
+            if bagged and only_merged
+            else None,
+        ]
+
+    def _early_stop_problems(self) -> list[str | None]:
+        stop = self.train.early_stop
+        if not stop.evaluations:
+            return (
+                ["train.early_stop.columns: nothing stops; give train.early_stop.evaluations"] if stop.columns else []
+            )
+        key = "train.early_stop"
+        problems: list[str | None] = []
+        groups = self.members_by_group()
+        for group, column in stop.columns.items():
+            choices = ["merged", *groups.get(group, [])]
+            if group not in groups:
+                problems.append(f"{key}.columns.{group}: no such table group; they are {', '.join(groups)}")
+            elif column not in choices:
+                problems.append(f"{key}.columns.{group}: {column!r} is not one of {', '.join(choices)}")
+        for group, names in groups.items():
+            if len(names) > 1 and group not in stop.columns:
+                problems.append(
+                    f"{key}.columns: {', '.join(names)} share tables and stop together; say whose figure decides, as"
+                    f' columns.{group} = "merged"'
+                )
+        if self.loss.ties_members:
+            problems.append(
+                f"{key}.evaluations: [loss] ties members to one another, so none can stop by itself; give 0"
+            )
+        return problems
+
+    def members_by_group(self) -> dict[str, list[str]]:
+        """Table group -> its members, copies spelled out; a member with own tables is its own group."""
+        groups: dict[str, list[str]] = {}
+        for name, member in self.expanded_members():
+            groups.setdefault(name if member.tables == "own" else member.tables, []).append(name)
+        return groups
 
     def expanded_members(self) -> list[tuple[str, Member]]:
         """The members as they will be built, copies spelled out: [(name, member)]."""

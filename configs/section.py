@@ -30,12 +30,23 @@ class Section:
 class ArchConfig(Section):
     """Base class of a member architecture's `Config`; its module's file name is its `kind`."""
 
+    # How it can take numeric features, its published way first: as a dense vector, as one field each (the value times a
+    # learned vector), or as discretised ids. Without "dense" it is always built with num_dense = 0.
+    numeric: ClassVar[tuple[str, ...]] = ("dense", "scaled", "ids")
+
+    # False: it reads weights per id alone, and its own tables are those.
+    reads_embeddings: ClassVar[bool] = True
+
     kind: str
     """The architecture: a file of modules/members/, or a dotted module path of your own."""
 
     def build(self, *, num_dense: int, num_features: int, dim: int) -> Any:
-        """The member, an `nn.Module`, for that many dense features, id features and columns."""
+        """The member, an `nn.Module`, for that many dense features, fields and columns."""
         raise NotImplementedError(f"{type(self).__name__} must define build()")
+
+    def cost(self, *, num_dense: int, num_features: int, dim: int) -> Any:
+        """Its dense parameters and multiply-adds per row, a `modules.cost.Cost`, for the shapes that `build` takes."""
+        raise NotImplementedError(f"{type(self).__name__} must define cost()")
 
 
 def not_yet(field: str, value: object, implemented: tuple[object, ...]) -> str | None:

@@ -98,8 +98,12 @@ class Schedule(Section):
     final_factor: float = 0.0
     """The factor after the decay; the least factor of plateau."""
 
+    plateau_of: Literal["watch", "early_stop"] = "watch"
+    """watch: one factor for the whole job, by train.watch; early_stop: one for every table group and its members, by
+    the figure that train.early_stop has for it (plateau)."""
+
     plateau_factor: float = 0.1
-    """What the factor is multiplied by when train.watch has not improved (plateau)."""
+    """What the factor is multiplied by when the figure has not improved (plateau)."""
 
     plateau_evaluations: int = 1
     """Evaluations without improvement before that (plateau)."""
@@ -143,6 +147,31 @@ class Watch(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStop(Section):
+    """Members that no longer improve are stopped and get their best weights back.
+
+    A member with own tables stops by itself, on its own figure; members that share tables stop together. The job ends
+    when all have stopped; at its end those that have not get their best weights too.
+    """
+
+    evaluations: int = 0
+    """Evaluations in a row without improvement before a stop; 0: never."""
+
+    metric: Literal["auc", "log_loss_nats", "ne"] = "auc"
+    """The figure on data.valid; auc is better when higher, the others when lower."""
+
+    min_change: float = 1e-6
+    """Least change that counts as improvement."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """For each table group that several members share, whose figure decides: merged or one of its members, as
+    columns.shared = "merged"."""
+
+    def __post_init__(self) -> None:
+        self.refuse(not_negative("evaluations", self.evaluations), not_negative("min_change", self.min_change))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train(Section):
     """The training loop."""
 
@@ -157,6 +186,9 @@ class Train(Section):
 
     watch: Watch = field(default_factory=Watch)
     """The validation figure that decides."""
+
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    """When members are stopped before train.until."""
 
     day_by_day: bool = False
     """Train the parts of data.train one after the other, each evaluated before it is trained on."""
@@ -181,6 +213,15 @@ class Train(Section):
             "schedule.kind: 'plateau' listens to evaluations while training; give train.evaluate_every"
             if self.schedule.kind == "plateau" and not (self.evaluate_every.steps or self.evaluate_every.epochs)
             else None,
+            "early_stop.evaluations: it listens to evaluations while training; give train.evaluate_every"
+            if self.early_stop.evaluations and not (self.evaluate_every.steps or self.evaluate_every.epochs)
+            else None,
+            "early_stop.evaluations: day_by_day trains on every day once; leave it at 0"
+            if self.early_stop.evaluations and self.day_by_day
+            else None,
+            "schedule.plateau_of: 'early_stop' needs the figures of train.early_stop; give train.early_stop.evaluations"
+            if self.schedule.plateau_of == "early_stop" and not self.early_stop.evaluations
+            else None,
             None
             if self.log_every.steps or self.log_every.epochs
             else "log_every: 0 would never write; give at least 1",
@@ -204,11 +245,25 @@ class Dense(Section):
     eps: float = 1e-8
     """Added to the denominator by adam and adagrad."""
 
+    l2: float = 0.0
+    """L2 penalty: l2 / 2 times the sum of squares of a member's dense parameters joins its loss."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: members compute in bfloat16 (autocast); weights, gradients, losses and tables stay fp32."""
+
+    batch_copies: bool = False
+    """Compute members of one architecture as one, with stacked weights; the results differ by rounding."""
+
     clip_norm: float | None = None
     """Greatest L2 norm of one member's dense gradient; not given: no clipping. members.NAME.clip_norm overrides it."""
 
     def __post_init__(self) -> None:
-        self.refuse(positive("lr", self.lr), positive("eps", self.eps), positive("clip_norm", self.clip_norm))
+        self.refuse(
+            positive("lr", self.lr),
+            positive("eps", self.eps),
+            not_negative("l2", self.l2),
+            positive("clip_norm", self.clip_norm),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

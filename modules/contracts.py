@@ -43,4 +43,5 @@ class EnsembleOutput(NamedTuple):
     """Member logits, in member order; rows that only pad the batch hold arbitrary values."""
 
     losses_M: Tensor
-    """Each member's loss on this rank's rows, in nats, scaled as in `EnsembleTask`."""
+    """Each member's loss on this rank's rows, in nats, scaled as in `EnsembleTask`; a bagged member's with its bag's
+    counts, as it is trained."""

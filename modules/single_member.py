@@ -21,7 +21,8 @@ class SingleMember(nn.Module):
 
     Args:
         member: The member.
-        tables: Id feature -> weights [rows, D], in the order that the member reads them in.
+        tables: Id feature -> weights [rows, D], in the order that the member reads them in; none: it reads weights per
+            id alone.
         first_order: Id feature -> weights [rows, 1], for a member that declares `first_order`.
     """
 
@@ -30,9 +31,9 @@ class SingleMember(nn.Module):
     ) -> None:
         super().__init__()
         self.member = member
-        self.features = tuple(tables)
+        self.features = tuple(tables or first_order or {})
         # By number: a feature's name may hold what no module's may.
-        self.tables = nn.ModuleList(_table(tables[name]) for name in self.features)
+        self.tables = nn.ModuleList(_table(tables[name]) for name in self.features if tables)
         self.first_order = nn.ModuleList(_table(first_order[name]) for name in self.features if first_order)
         assert bool(self.first_order) == bool(member.first_order), "weights per id for the members that read them"
 
@@ -52,8 +53,10 @@ class SingleMember(nn.Module):
             model(dense_BN, {"C1": torch.tensor([7, 8]), "genres": (torch.tensor([1, 2, 3]), torch.tensor([0, 2, 3]))})
         """
         given = [bags[name] for name in self.features]
-        embedded_BFD = torch.stack([_pooled(t, bag) for t, bag in zip(self.tables, given, strict=True)], dim=1)
+        embedded_BFD = dense_BN.new_empty(len(dense_BN), len(given), 0)
         first_order_BF = None
+        if self.tables:
+            embedded_BFD = torch.stack([_pooled(t, bag) for t, bag in zip(self.tables, given, strict=True)], dim=1)
         if self.first_order:
             weights = [_pooled(table, bag) for table, bag in zip(self.first_order, given, strict=True)]
             first_order_BF = torch.cat(weights, dim=1)

@@ -33,6 +33,7 @@ class TableSpec:
     seed: int
     placement: str
     kernel: str = "auto"
+    l2: float = 0.0  # l2 / 2 times the table's sum of squares joins the loss
     section: str = ""  # the [tables.NAME] it is declared in; empty: the group has that name
 
     @property
@@ -89,14 +90,14 @@ def build_tables(specs: Sequence[TableSpec], *, device: str) -> EmbeddingBagColl
     )
 
 
-def output_keys(tables: EmbeddingBagCollection) -> Mapping[str, list[str]]:
-    """Group -> the collection's output keys of its tables, in feature order.
+def output_keys(tables: EmbeddingBagCollection) -> Mapping[str, Mapping[str, str]]:
+    """Group -> feature -> the collection's output key of its table, in feature order.
 
     The key is the feature's name, or `feature@table` where several tables share the feature.
     """
     configs = tables.embedding_bag_configs()
-    keys: dict[str, list[str]] = {}
+    keys: dict[str, dict[str, str]] = {}
     for config, names in zip(configs, get_embedding_names_by_table(configs), strict=True):
         group, _, _ = config.name.partition("/")
-        keys.setdefault(group, []).append(names[0])
+        keys.setdefault(group, {})[config.feature_names[0]] = names[0]
     return keys

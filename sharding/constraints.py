@@ -115,6 +115,11 @@ def _problem(table: str, wish: TableWish, *, device: str) -> str | None:
             f"{kernel} does not go with placement 'data_parallel', whose copies lie in GPU memory;"
             " take kernel 'auto', or another placement"
         )
+    if wish.dim % _COLUMNS_AT_ONCE and wish.placement != "data_parallel":
+        return (
+            f"{placement} needs columns that are a multiple of {_COLUMNS_AT_ONCE}, and the table has {wish.dim}; take"
+            " 'data_parallel', or another dim"
+        )
     if wish.placement in COLUMN_PLACEMENTS and piece_columns(wish.dim) == wish.dim:
         return (
             f"{placement} splits columns into pieces of a multiple of {_COLUMNS_AT_ONCE}, and the table has"

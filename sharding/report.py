@@ -75,7 +75,7 @@ _ON_ONE_RANK = (
     ShardingType.TABLE_COLUMN_WISE.value,
 )
 # Rule -> optimizer state values of one parameter value; row-wise Adagrad has one of a row instead.
-_STATE_VALUES: Mapping[str, int] = {"sgd": 0, "adagrad": 1, "adam": 2}
+_STATE_VALUES: Mapping[str, int] = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,38 +6,38 @@ weights, the dense optimizer, restore.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from configs.errors import ConfigError
 from configs.loader import dump_run
-from configs.schema import RunConfig, TableGroup
+from configs.schema import RunConfig
 from configs.training_schema import Dense
-from modules.ensemble import Ensemble
-from modules.seeding import derive_seed, seeded
-from modules.tables import TableSpec, build_tables, first_order_tables
-from modules.task import EnsembleTask
+from modules.tables import FIRST_ORDER_SUFFIX
 from sharding.apply import shard_model
 from sharding.initialisation import TableInit, initialise_tables
 from sharding.report import PlanReport
+from sharding.shards import table_name
 from trainer import storage
+from trainer.built_task import BuiltTask, build_task, member_losses
 from trainer.checkpoints.loading import Wanted, load
-from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME, CheckpointManifest, ModelFacts, read_manifest, verify
+from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME, CheckpointManifest, read_manifest, verify
 from trainer.checkpoints.matching import check_same_features, check_same_model
-from trainer.checkpoints.pieces import State, pieces_of
+from trainer.checkpoints.pieces import Pieces, State, pieces_of
 from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.data.reading.loading import slice_size
 from trainer.data.reading.opening import TrainingSources, open_scoring_source, open_sources
-from trainer.data.reading.source import RowSource, SourceFeatures
+from trainer.data.reading.source import RowSource
+from trainer.early_stop import EarlyStop
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
 from trainer.loss_window import LossWindow
-from trainer.optimizers import MemberRule, TaskOptimizer, update_tables_in_backward
+from trainer.optimizers import MemberRule, TaskOptimizer, member_of, update_tables_in_backward
 from trainer.progress import Progress
 from trainer.restoring import LiveState, restore
 from trainer.runtime import Runtime
@@ -51,15 +51,6 @@ CHECKPOINTS_NAME = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuiltTask:
-    """The unsharded ensemble, its tables on the meta device."""
-
-    task: EnsembleTask
-    specs: tuple[TableSpec, ...]
-    facts: ModelFacts
-
-
-@dataclass(frozen=True, kw_only=True)
 class ShardedTask:
     """The ensemble laid over the ranks."""
 
@@ -67,92 +58,6 @@ class ShardedTask:
     model: DistributedModelParallel
     plan: dict[str, Any]
     report: PlanReport
-
-
-def build_task(config: RunConfig, *, features: SourceFeatures) -> BuiltTask:
-    """The ensemble for these features. A member's weights depend on its seed alone, not on who else is there.
-
-    Raises:
-        ConfigError: a placement names a feature that the data do not have.
-    """
-    groups: dict[str, list[TableSpec]] = {}
-    members, group_of, seeds, facts = {}, {}, {}, {}
-    for name, member in config.expanded_members():
-        seed = derive_seed(config.run.seed, "member", name) if member.seed is None else member.seed
-        group = name if member.tables == "own" else member.tables
-        if group not in groups:
-            section = config.table_group(member.tables)
-            if member.tables == "own":
-                section = dataclasses.replace(section, dim=member.dim or section.dim)
-            default_seed = seed if member.tables == "own" else derive_seed(config.run.seed, "group", group)
-            _check_overrides(section, name=member.tables, features=features)
-            groups[group] = _group_tables(
-                section, section_name=member.tables, group=group, features=features, default_seed=default_seed
-            )
-        dim = groups[group][0].dim
-        with seeded(derive_seed(seed, "dense")):
-            members[name] = member.arch.build(
-                num_dense=len(features.dense_names), num_features=len(features.table_rows), dim=dim
-            )
-        first_order = first_order_tables(groups[group])
-        if members[name].first_order:
-            groups.setdefault(first_order[0].group, first_order)
-        group_of[name], seeds[name] = group, derive_seed(seed, "dropout")
-        facts[name] = json.dumps(dataclasses.asdict(member.arch))
-    specs = tuple(spec for tables in groups.values() for spec in tables)
-    ensemble = Ensemble(
-        tables=build_tables(specs, device="meta"),
-        members=members,
-        groups=group_of,
-        seeds=seeds,
-        frozen=[name for name, member in config.expanded_members() if member.freeze],
-    )
-    return BuiltTask(
-        task=EnsembleTask(ensemble),
-        specs=specs,
-        facts=ModelFacts(
-            members=facts,
-            groups=group_of,
-            tables={spec.name: (spec.num_rows, spec.dim) for spec in specs},
-            table_rules={spec.name: spec.optimizer for spec in specs},
-            features=features,
-        ),
-    )
-
-
-def _check_overrides(section: TableGroup, *, name: str, features: SourceFeatures) -> None:
-    unknown = sorted(set(section.features) - set(features.table_rows))
-    if unknown:
-        raise ConfigError(
-            f"tables.{name}.features.{unknown[0]}: the data have no such feature;"
-            f" they have {', '.join(features.table_rows)}"
-        )
-
-
-def _group_tables(
-    section: TableGroup, *, section_name: str, group: str, features: SourceFeatures, default_seed: int
-) -> list[TableSpec]:
-    seed = default_seed if section.seed is None else derive_seed(section.seed, "group", group)
-    specs = []
-    for feature, num_rows in features.table_rows.items():
-        override = section.features.get(feature)
-        specs.append(
-            TableSpec(
-                group=group,
-                feature=feature,
-                num_rows=num_rows,
-                dim=section.dim,
-                optimizer=section.optimizer,
-                lr=section.lr,
-                eps=section.eps,
-                init_bound=num_rows**-0.5 if section.init_bound is None else section.init_bound,
-                seed=derive_seed(seed, "table", feature),
-                placement=(override and override.placement) or section.placement,
-                kernel=(override and override.kernel) or section.kernel,
-                section=section_name,
-            )
-        )
-    return specs
 
 
 def shard_task(
@@ -196,7 +101,8 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         ChorusError: data, checkpoint or plan do not fit the config.
     """
     sources = open_sources(config.data, ranks=runtime)
-    built = build_task(config, features=sources.train.features)
+    losses_of = member_losses(config, mean_over_ranks=lambda values: runtime.sum(values) / runtime.world_size)
+    built = build_task(config, features=sources.train.features, losses=losses_of)
     _check_validation(config, sources)
     update_tables_in_backward(built.task, built.specs, frozen_groups=built.task.ensemble.frozen_groups)
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
@@ -209,6 +115,8 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         model.state_dict(), inits={spec.name: TableInit(seed=spec.seed, bound=spec.init_bound) for spec in built.specs}
     )
     optimizer = _task_optimizer(config, sharded, runtime=runtime)
+    early_stop = _early_stop(config, sharded)
+    _check_group_rates(config, optimizer, runtime=runtime)
     ranks = runtime.open_side_group()  # so that a checkpoint can be written beside training
     run_checkpoints = RunCheckpoints(
         folder=storage.join(folder, CHECKPOINTS_NAME),
@@ -220,7 +128,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
 
     def live() -> LiveState:
         return LiveState(
-            tensors=training_tensors(model, optimizer),
+            tensors={**training_tensors(model, optimizer), **early_stop.state_tensors()},
             column_pieces=column_pieces(model.state_dict()),
             facts=built.facts,
             data=data_facts,
@@ -236,6 +144,9 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         schedule.restore(resumed.learning["schedule"])
         watch.restore(resumed.learning["watch"])
         losses.restore(resumed.learning["losses"])
+        early_stop.restore(resumed.learning["early_stop"])
+    else:
+        early_stop.begin()
     texts = {RUN_NAME: dump_run(config), PLAN_NAME: json.dumps(sharded.plan, indent=2) + "\n"}
 
     def snapshot(quality: float | None) -> Snapshot:
@@ -243,7 +154,12 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         facts = {
             "step": progress.step,
             "progress": progress.as_json(),
-            "learning": {"schedule": schedule.state(), "watch": watch.state(), "losses": losses.state()},
+            "learning": {
+                "schedule": schedule.state(),
+                "watch": watch.state(),
+                "losses": losses.state(),
+                "early_stop": early_stop.state(),
+            },
             "quality": quality,
             "model": built.facts.as_json(),
             "data": data_facts,
@@ -258,6 +174,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         progress=progress,
         schedule=schedule,
         watch=watch,
+        early_stop=early_stop,
         source=sources.train,
         evaluator=None if sources.valid is None else _evaluator(sources.valid, names, config=config, runtime=runtime),
         member_names=names,
@@ -281,7 +198,9 @@ def _task_optimizer(config: RunConfig, sharded: ShardedTask, *, runtime: Runtime
         dense=config.dense,
         members={
             name: MemberRule(
+                optimizer=member.optimizer or config.dense.optimizer,
                 lr=member.lr or config.dense.lr,
+                group=sharded.built.facts.groups[name],
                 clip_norm=member.clip_norm or config.dense.clip_norm,
                 frozen=member.freeze,
             )
@@ -290,6 +209,33 @@ def _task_optimizer(config: RunConfig, sharded: ShardedTask, *, runtime: Runtime
         frozen_groups=sharded.built.task.ensemble.frozen_groups,
         runtime=runtime,
     )
+
+
+def _early_stop(config: RunConfig, sharded: ShardedTask) -> EarlyStop:
+    frozen = sharded.built.task.ensemble.frozen_groups
+    groups = {name: members for name, members in config.members_by_group().items() if name not in frozen}
+    weights: dict[str, dict[str, Pieces | Tensor]] = {group: {} for group in groups}
+    for key, value in sharded.model.state_dict().items():
+        member, table = member_of(key), table_name(key)
+        group = sharded.built.facts.groups[member] if member else _group_of(str(table))
+        if group in groups:
+            weights[group][f"model/{key}"] = pieces_of(value)
+    return EarlyStop(config.train.early_stop, schedule=config.train.schedule, groups=groups, weights=weights)
+
+
+def _check_group_rates(config: RunConfig, optimizer: TaskOptimizer, *, runtime: Runtime) -> None:
+    if config.train.schedule.plateau_of != "early_stop":
+        return
+    mixed = next((groups for groups in runtime.gather(optimizer.mixed_kernel()) if groups), None)
+    if mixed:
+        raise ConfigError(
+            f"train.schedule.plateau_of: tables of {' and '.join(sorted(mixed))} share a kernel and its learning rate;"
+            ' give them placement = "data_parallel" or rates that differ, or take plateau_of = "watch"'
+        )
+
+
+def _group_of(table: str) -> str:
+    return table.partition("/")[0].removesuffix(FIRST_ORDER_SUFFIX)
 
 
 def _check_validation(config: RunConfig, sources: TrainingSources) -> None:
@@ -302,6 +248,7 @@ def _check_validation(config: RunConfig, sources: TrainingSources) -> None:
         "train.evaluate_every": bool(every.steps or every.epochs),
         "train.watch.target": config.train.watch.target is not None,
         "train.schedule.kind = 'plateau'": config.train.schedule.kind == "plateau",
+        "train.early_stop.evaluations": config.train.early_stop.evaluations > 0,
         "checkpoint.keep_best": config.checkpoint.keep_best > 0,
     }
     for key, asked in asks.items():
@@ -328,7 +275,9 @@ def training_tensors(model: DistributedModelParallel, optimizer: TaskOptimizer) 
 
 def _data_facts(config: RunConfig, sources: TrainingSources) -> dict[str, Any]:
     return {
-        "dense_optimizer": config.dense.optimizer,
+        "dense_optimizer": {
+            name: member.optimizer or config.dense.optimizer for name, member in config.expanded_members()
+        },
         "day_by_day": config.train.day_by_day,
         "seed": config.data.seed,
         "shuffle_window": config.data.shuffle_window,

@@ -25,12 +25,19 @@ class LazyAdam(Optimizer):
         lr: Learning rate.
         betas: What the averages of gradient and squared gradient keep of themselves at each step.
         eps: Added to the denominator.
+        weight_decay: L2 penalty: this times the weights joins the gradient, and so every row has one.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         for group in self.param_groups:
             for table in group["params"]:
                 # An integer as in a kernel, and on the CPU, where reading it makes no device wait.
@@ -44,15 +51,18 @@ class LazyAdam(Optimizer):
         assert closure is None, "nothing here evaluates the model again"
         for group in self.param_groups:
             for table in group["params"]:
-                self._step_table(table, **{key: group[key] for key in ("lr", "betas", "eps")})
+                self._step_table(table, **{key: group[key] for key in ("lr", "betas", "eps", "weight_decay")})
 
-    def _step_table(self, table: Tensor, *, lr: float, betas: tuple[float, float], eps: float) -> None:
+    def _step_table(
+        self, table: Tensor, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+    ) -> None:
         state = self.state[table]
         state["step"] += 1
         if table.grad is None:
             return
-        rows = table.grad.any(dim=1).nonzero().squeeze(1)
-        gradient = table.grad[rows]
+        whole = table.grad.add(table, alpha=weight_decay) if weight_decay else table.grad
+        rows = whole.any(dim=1).nonzero().squeeze(1)
+        gradient = whole[rows]
         mean = state["exp_avg"][rows].lerp_(gradient, 1 - betas[0])
         square = state["exp_avg_sq"][rows].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
         state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean, square

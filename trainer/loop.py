@@ -24,6 +24,7 @@ from trainer.data.reading.loading import BatchReader
 from trainer.data.reading.order import RowOrder
 from trainer.data.reading.prefetch import prefetched
 from trainer.data.reading.source import RowSource
+from trainer.early_stop import EarlyStop
 from trainer.evaluation import Evaluator, as_scalars, quality_line
 from trainer.loss_window import LossWindow
 from trainer.metrics.meters import MeteredColumn
@@ -49,12 +50,18 @@ class Training:
     progress: Progress
     schedule: LrSchedule
     watch: QualityWatch
+    early_stop: EarlyStop
     source: RowSource
     evaluator: Evaluator | None
     member_names: Sequence[str]
     checkpoints: RunCheckpoints
     losses: LossWindow
     snapshot: Callable[[float | None], Snapshot]  # of now; takes the watched figure, higher is better
+
+    def leave_out_stopped(self) -> None:
+        """Trains on without the members that have stopped."""
+        self.task.stop(self.early_stop.stopped_members)
+        self.optimizer.stop(self.early_stop.stopped_groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +112,18 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
         device=runtime.device,
         steps_done=progress.step,
     )
+    if num_steps:
+        training.early_stop.hold_best(False)
+        training.leave_out_stopped()
     waiting = prefetched(made, ahead=config.data.prefetch_batches, device=runtime.device)
     with waiting as ready, profiler, runtime.steps():
         batches = times.timed(ready)
         while not between.is_over:
             runtime.beat(f"step {progress.step + 1}")
-            training.optimizer.set_lr_factor(training.schedule.factor(progress.step + 1))
-            training.task.begin_step(step=progress.step, rank=runtime.rank)
+            factor = training.schedule.factor(progress.step + 1)
+            training.optimizer.set_lr_factor(factor, by_group=training.early_stop.lr_factors)
+            num_rows = reader.local_rows_of_step(progress.row)
+            training.task.begin_step(step=progress.step, rank=runtime.rank, num_rows=num_rows)
             output = pipeline.progress(batches)
             progress.advance(reader.rows_of_step(progress.row), epoch_rows=training.source.num_rows)
             profiler.step(progress.step)
@@ -154,7 +166,9 @@ class _BetweenSteps:
     @property
     def is_over(self) -> bool:
         """Whether there is no further step to take."""
-        return self._training.progress.step >= self._last_step or self._preempted or self._reached_target
+        training = self._training
+        ended = self._reached_target or training.early_stop.is_over
+        return training.progress.step >= self._last_step or self._preempted or ended
 
     def after_step(self, losses_M: torch.Tensor, *, pipeline: Pipeline) -> None:
         """Does what is due after a step. All ranks must call this."""
@@ -178,7 +192,9 @@ class _BetweenSteps:
             if evaluate and self._training.evaluator is not None:
                 quality = self._evaluate(step, pipeline=pipeline, counts=counts)
             best = quality is not None and self._training.checkpoints.is_among_best(quality)
-            if save or best or agreed.save or self._preempted or self._reached_target:
+            if self.is_over and not self._preempted and self._training.early_stop.is_on:
+                quality = self._end_with_best(step, pipeline=pipeline)
+            if save or best or agreed.save or self.is_over:
                 self._save(quality)
 
     def end(self) -> LoopEnd:
@@ -197,7 +213,9 @@ class _BetweenSteps:
     def _log(self, step: int) -> None:
         seconds_left = (self._last_step - step) * self._watch.mean_seconds(steps=step - self._first_step)
         lap = self._watch.lap(rows=self._training.progress.rows_total)
-        scalars = {f"train/{member}/loss_nats": loss for member, loss in self._losses.take().items()}
+        stopped = self._training.early_stop.stopped_members
+        losses = {member: loss for member, loss in self._losses.take().items() if member not in stopped}
+        scalars = {f"train/{member}/loss_nats": loss for member, loss in losses.items()}
         scalars["train/rows_per_second"] = lap.rows_per_second
         scalars["train/lr_factor"] = self._training.schedule.factor(step)
         phases = self._times.take()
@@ -212,21 +230,42 @@ class _BetweenSteps:
         there and goes on is as one that never ended.
         """
         training = self._training
-        assert training.evaluator is not None
-        with self._runtime.patience("an evaluation"), _detached(pipeline, training.model):
-            self._quality = training.evaluator.evaluate(training.model)
-        self._reporter.write(step, as_scalars(self._quality))
-        quality_line(self._quality, say=self._runtime.say)
+        self._measure(step, pipeline=pipeline)
         watch = training.watch if counts else copy.copy(training.watch)
         verdict = watch.update(self._quality)
         if verdict.reached_target and not counts:
             training.watch.update(self._quality)  # it has ended for good
         if counts:
-            training.schedule.on_evaluation(verdict.improved)
+            self._learn_from_evaluation(verdict.improved)
         if verdict.reached_target:
             self._reached_target = True
             self._runtime.say(f"  train.watch.target is reached: {verdict.value:.5f}")
         return verdict.rank if verdict.rank > -torch.inf else None
+
+    def _measure(self, step: int, *, pipeline: Pipeline) -> None:
+        training = self._training
+        assert training.evaluator is not None
+        with self._runtime.patience("an evaluation"), _detached(pipeline, training.model):
+            self._quality = training.evaluator.evaluate(training.model)
+        self._reporter.write(step, as_scalars(self._quality))
+        quality_line(self._quality, say=self._runtime.say)
+
+    def _learn_from_evaluation(self, improved: bool) -> None:
+        training = self._training
+        if self._config.schedule.plateau_of == "watch":
+            training.schedule.on_evaluation(improved)
+        for sentence in training.early_stop.update(self._quality):
+            self._runtime.say(f"  {sentence}")
+        training.leave_out_stopped()
+
+    def _end_with_best(self, step: int, *, pipeline: Pipeline) -> float | None:
+        """Puts every member's best weights in place and gives the watched figure with them."""
+        training = self._training
+        training.early_stop.hold_best(True)
+        self._runtime.say("  with every member's best weights:")
+        self._measure(step, pipeline=pipeline)
+        rank = copy.copy(training.watch).update(self._quality).rank
+        return rank if rank > -torch.inf else None
 
     def _save(self, quality: float | None) -> None:
         with self._runtime.patience("a checkpoint"):
@@ -235,7 +274,7 @@ class _BetweenSteps:
 
 
 def _steps_left(training: Training, *, until: Until, batch_size: int) -> int:
-    if training.watch.is_done:
+    if training.watch.is_done or training.early_stop.is_over:
         return 0
     return training.progress.steps_left(until, epoch_rows=training.source.num_rows, batch_size=batch_size)
 

@@ -19,7 +19,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from configs.training_schema import Dense
-from modules.tables import TableSpec
+from modules.tables import FIRST_ORDER_SUFFIX, TableSpec
 from sharding.dense_gradients import DenseGradients
 from sharding.fused_kernels import FusedKernel, fused_kernels
 from sharding.shards import table_name
@@ -31,23 +31,29 @@ _RULES: Mapping[str, Callable[..., Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
+    "dense_adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
 # What steps a data-parallel table; the kernels' Adam leaves alone the rows that a batch has not.
 _REPLICATED_RULES: Mapping[str, Callable[..., Optimizer]] = {**_RULES, "adam": LazyAdam}
 # Adam's state is made by its first step; to load a checkpoint before that, it is made here.
-_LAZY_STATE: Mapping[str, tuple[str, ...]] = {"adam": ("exp_avg", "exp_avg_sq")}
+_LAZY_STATE: Mapping[str, tuple[str, ...]] = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "dense_adam": ("exp_avg", "exp_avg_sq"),
+}
 _TABLE_STATES: Mapping[str, tuple[str, ...]] = {
     "rowwise_adagrad": ("sum",),
     "adagrad": ("sum",),
     "adam": ("exp_avg", "exp_avg_sq", "step"),
+    "dense_adam": ("exp_avg", "exp_avg_sq", "step"),
     "sgd": (),
 }
 _MEMBER_PATH = "ensemble.bank.members."
 
 
-def _arguments(rule: str, *, lr: float, eps: float) -> dict[str, float]:
-    return {"lr": lr} if rule == "sgd" else {"lr": lr, "eps": eps}
+def _arguments(rule: str, *, lr: float, eps: float, l2: float = 0.0) -> dict[str, float]:
+    penalty = {"weight_decay": l2} if l2 else {}  # all of these rules add l2 times the weights to the gradient
+    return {"lr": lr, **penalty} if rule == "sgd" else {"lr": lr, "eps": eps, **penalty}
 
 
 def update_tables_in_backward(
@@ -87,9 +93,20 @@ def member_of(parameter_name: str) -> str | None:
 class MemberRule:
     """How one member's dense parameters are trained."""
 
+    optimizer: str
     lr: float
+    group: str  # its table group
     clip_norm: float | None = None  # greatest L2 norm of the gradient; None: no bound
     frozen: bool = False  # never stepped; the state is there all the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stepped:
+    """An optimizer that `TaskOptimizer.step` steps."""
+
+    optimizer: Optimizer
+    lr: float  # as configured
+    group: str  # the table group that it belongs to
 
 
 class TaskOptimizer:
@@ -101,7 +118,7 @@ class TaskOptimizer:
     Args:
         model: The sharded task, its tables' rules declared with the same `frozen_groups`.
         specs: All tables.
-        dense: The dense optimizer's section: its rule and eps.
+        dense: The dense optimizer's section: eps and l2 of every member's rule.
         members: Member name -> how its dense parameters are trained.
         frozen_groups: Table groups that are not trained, first-order groups by their own names.
             Neither their weights nor their optimizer state change, whatever the rule.
@@ -120,11 +137,13 @@ class TaskOptimizer:
     ) -> None:
         self._model = model
         self._specs = {spec.name: spec for spec in specs}
+        self._members = dict(members)
         self._fused_names = set(model.fused_optimizer.params)
         self._by_parameter: dict[str, Optimizer] = {}
         self._parameters: dict[str, nn.Parameter] = {}
-        self._stepped: list[Optimizer] = []
-        self._lr_factor = 1.0
+        self._stepped: list[_Stepped] = []
+        self._stopped: frozenset[str] = frozenset()
+        self._factors: tuple[float, dict[str, float]] = (1.0, {})
         self.mark: Callable[[str], None] = lambda _event: None
         parameters = {name: p for name, p in model.named_parameters() if p.numel()}
         dense_parameters: dict[str, dict[str, nn.Parameter]] = {member: {} for member in members}
@@ -134,58 +153,84 @@ class TaskOptimizer:
                 dense_parameters[member][name] = parameter
             elif table is not None and name not in self._fused_names:
                 spec = self._specs[table]
-                arguments = _arguments(spec.optimizer, lr=spec.lr, eps=spec.eps)
+                arguments = _arguments(spec.optimizer, lr=spec.lr, eps=spec.eps, l2=spec.l2)
                 rule = _REPLICATED_RULES[spec.optimizer]([parameter], **arguments)
-                self._adopt(rule, {name: parameter}, frozen=spec.group in frozen_groups)
+                if spec.optimizer == "dense_adam":
+                    _make_state(rule, spec.optimizer)
+                self._adopt(rule, {name: parameter}, group=_group(spec), frozen=spec.group in frozen_groups)
         for member, own in dense_parameters.items():
             if own:
-                arguments = _arguments(dense.optimizer, lr=members[member].lr, eps=dense.eps)
-                rule = _RULES[dense.optimizer](list(own.values()), **arguments)
-                _make_state(rule, dense.optimizer)
-                self._adopt(rule, own, frozen=members[member].frozen)
+                how = members[member]
+                arguments = _arguments(how.optimizer, lr=how.lr, eps=dense.eps, l2=dense.l2)
+                rule = _RULES[how.optimizer](list(own.values()), **arguments)
+                _make_state(rule, how.optimizer)
+                self._adopt(rule, own, group=how.group, frozen=how.frozen)
         self._optimizers = list(dict.fromkeys(self._by_parameter.values()))
-        self._base_lrs = [(group, float(group["lr"])) for rule in self._stepped for group in rule.param_groups]
         self._kernels = self._adopt_kernels(frozen_groups)
         trained = {member: own for member, own in dense_parameters.items() if own and not members[member].frozen}
         self._gradients = DenseGradients(
             {member: list(own.values()) for member, own in trained.items()},
+            statistics=_running_statistics(model, members=trained),
             process_group=runtime.group,
             clip_norms={member: members[member].clip_norm for member in trained},
         )
         _check_owners(parameters, owners=[*self._fused_names, *self._by_parameter])
 
-    def _adopt(self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], *, frozen: bool) -> None:
+    def _adopt(self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], *, group: str, frozen: bool) -> None:
         for name, parameter in parameters.items():
             self._by_parameter[name] = optimizer
             self._parameters[name] = parameter
         if not frozen:
-            self._stepped.append(optimizer)
+            self._stepped.append(_Stepped(optimizer=optimizer, lr=optimizer.param_groups[0]["lr"], group=group))
 
-    def _adopt_kernels(self, frozen_groups: Collection[str]) -> list[tuple[FusedKernel, float]]:
-        """This rank's kernels that train, each with the learning rate of its tables."""
+    def _adopt_kernels(self, frozen_groups: Collection[str]) -> list[tuple[FusedKernel, float, frozenset[str]]]:
+        """This rank's kernels that train, each with the learning rate and the groups of its tables."""
         trained = []
         for kernel in fused_kernels(self._model):
-            (lr,) = {_base_lr(self._specs[table], frozen_groups) for table in kernel.tables}
+            specs = [self._specs[table] for table in kernel.tables]
+            (lr,) = {_base_lr(spec, frozen_groups) for spec in specs}
             if lr == 0.0:
                 kernel.freeze()
             else:
                 kernel.count_only_training()
-                trained.append((kernel, lr))
+                trained.append((kernel, lr, frozenset(_group(spec) for spec in specs)))
         return trained
 
-    def set_lr_factor(self, factor: float) -> None:
+    def mixed_kernel(self) -> frozenset[str]:
+        """Table groups that one kernel of this rank updates at one rate, where there are several; else empty."""
+        return next((groups for _, _, groups in self._kernels if len(groups) > 1), frozenset())
+
+    def set_lr_factor(self, factor: float, *, by_group: Mapping[str, float] | None = None) -> None:
         """Sets every learning rate to `factor` times the configured one.
 
         It counts from the next backward pass on, which is where sharded tables are updated: call it
         before the pass of the step that it is meant for, which a pipeline makes in `progress`.
+
+        Args:
+            factor: For all.
+            by_group: Table group -> a further factor for its tables and members; not there: 1. Groups that share a
+                kernel (`mixed_kernel`) must have one.
         """
-        if factor == self._lr_factor:
+        factors = (factor, dict(by_group or {}))
+        if factors == self._factors:
             return
-        self._lr_factor = factor
-        for group, lr in self._base_lrs:
-            group["lr"] = lr * factor
-        for kernel, lr in self._kernels:
-            kernel.set_lr(lr * factor)
+        self._factors = factors
+        more = factors[1]
+        for stepped in self._stepped:
+            for param_group in stepped.optimizer.param_groups:
+                param_group["lr"] = stepped.lr * factor * more.get(stepped.group, 1.0)
+        for kernel, lr, groups in self._kernels:
+            (of_kernel,) = {more.get(group, 1.0) for group in groups}
+            kernel.set_lr(lr * factor * of_kernel)
+
+    def stop(self, groups: Collection[str]) -> None:
+        """Leaves the tables and members of these groups, and of no others, as they are from now on.
+
+        Sharded tables are not stepped here: what keeps them is that a stopped member's gradient is zero, which moves
+        nothing under every rule but the kernels' Adam.
+        """
+        self._stopped = frozenset(groups)
+        self._gradients.leave_out({name for name, how in self._members.items() if how.group in self._stopped})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all that the backward pass leaves."""
@@ -198,8 +243,9 @@ class TaskOptimizer:
         self._gradients.average()
         self.mark("reduced")
         self._gradients.clip()
-        for optimizer in self._stepped:
-            optimizer.step()
+        for stepped in self._stepped:
+            if stepped.group not in self._stopped:
+                stepped.optimizer.step()
         self.mark("stepped")
 
     def owners(self) -> dict[str, str]:
@@ -226,6 +272,20 @@ class TaskOptimizer:
             for state in _TABLE_STATES[rule]:
                 # A kernel's sums of rows are [rows], this rule's [rows, 1].
                 yield f"tables/{table}/{state}", states[state].view(-1) if rule == "rowwise_adagrad" else states[state]
+
+
+def _group(spec: TableSpec) -> str:
+    return spec.group.removesuffix(FIRST_ORDER_SUFFIX)
+
+
+def _running_statistics(model: nn.Module, *, members: Collection[str]) -> dict[str, list[Tensor]]:
+    """Member -> the running statistics of its batch norms, which are averaged over ranks with the gradients."""
+    found: dict[str, list[Tensor]] = {member: [] for member in members}
+    for name, buffer in model.named_buffers():
+        member = member_of(name)
+        if member in found and name.rpartition(".")[2] in ("running_mean", "running_var"):
+            found[member].append(buffer)
+    return found
 
 
 def _make_state(optimizer: Optimizer, rule: str) -> None:

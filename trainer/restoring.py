@@ -15,6 +15,7 @@ from trainer.checkpoints.manifest import CheckpointManifest, ModelFacts, read_ma
 from trainer.checkpoints.matching import check_same_features, check_same_model
 from trainer.checkpoints.pieces import State
 from trainer.checkpoints.run_checkpoints import RunCheckpoints
+from trainer.early_stop import BEST_PREFIX
 from trainer.launcher import is_restart
 from trainer.votes import Ranks
 
@@ -51,6 +52,7 @@ def restore(
                 " on from it in another run.folder with checkpoint.start_from"
             )
         _check_same_data(resumed, state.data)
+        _check_early_stop(resumed, stops=config.train.early_stop.evaluations > 0)
         keys = {key: key for key in state.tensors}
         wanted = Wanted(state=state.tensors, keys=keys, column_pieces=state.column_pieces)
         dropped = left_out(resumed, wanted, ranks=ranks)
@@ -110,12 +112,13 @@ def _whole_manifest(folder: str, *, ranks: Ranks, say: Say) -> CheckpointManifes
 
 
 def _check_same_data(manifest: CheckpointManifest, facts: Mapping[str, Any]) -> None:
-    saved, ours = manifest.data["dense_optimizer"], facts["dense_optimizer"]
-    if saved != ours:
-        raise CheckpointError(
-            f"dense.optimizer: {saved!r} in {manifest.folder}, {ours!r} in this run; the state of one is of no use to"
-            " the other: keep the old value, or start in another run.folder"
-        )
+    for name, saved in manifest.data["dense_optimizer"].items():
+        ours = facts["dense_optimizer"].get(name)
+        if saved != ours:
+            raise CheckpointError(
+                f"dense.optimizer: {saved!r} for member {name} in {manifest.folder}, {ours!r} in this run; the state of"
+                " one is of no use to the other: keep the old value, or start in another run.folder"
+            )
     theirs, epoch, is_within = manifest.data, manifest.progress["epoch"], manifest.progress["row"] > 0
     if theirs["day_by_day"] != facts["day_by_day"]:
         raise CheckpointError(
@@ -142,6 +145,16 @@ def _check_same_data(manifest: CheckpointManifest, facts: Mapping[str, Any]) -> 
             )
 
 
+def _check_early_stop(manifest: CheckpointManifest, *, stops: bool) -> None:
+    stopped = bool(manifest.learning["early_stop"]["groups"])
+    if stopped != stops:
+        raise CheckpointError(
+            f"train.early_stop.evaluations: {manifest.folder} was saved {'with' if stopped else 'without'} it, and so"
+            f" {'with' if stopped else 'without'} best weights beside the last; keep it so, or start in another"
+            " run.folder with checkpoint.start_from"
+        )
+
+
 def _owner(key: str) -> tuple[str, str]:
     """("table", its name) or ("member", its name) of a key of the state."""
     table = table_name(key)
@@ -162,7 +175,7 @@ def _start_from(folder: str, *, state: LiveState, ranks: Ranks, say: Say) -> set
         raise ConfigError(
             f"checkpoint.start_from: {folder} has none of this run's members; it has {', '.join(theirs['members'])}"
         )
-    for what in ("members", "groups"):
+    for what in ("members", "inputs", "groups"):
         for name in common:
             if ours[what][name] != theirs[what][name]:
                 raise CheckpointError(
@@ -175,7 +188,9 @@ def _start_from(folder: str, *, state: LiveState, ranks: Ranks, say: Say) -> set
     keys = {
         key: key
         for key in state.tensors
-        if (owner := _owner(key)) and owner[1] in (tables if owner[0] == "table" else common)
+        if not key.startswith(BEST_PREFIX)
+        and (owner := _owner(key))
+        and owner[1] in (tables if owner[0] == "table" else common)
     }
     _load(manifest, keys, state=state, rename={name: name for name in tables}, ranks=ranks, say=say)
     new = [name for name in ours["members"] if name not in common]
@@ -210,6 +225,11 @@ def _take_member(
             f"{key}: {their_name} is {theirs['members'][their_name]} there, {name} is {ours['members'][name]} here;"
             " give them the same architecture"
         )
+    if ours["inputs"][name] != theirs["inputs"][their_name]:
+        raise ConfigError(
+            f"{key}: {their_name} reads {theirs['inputs'][their_name]} there, {name} reads {ours['inputs'][name]} here;"
+            f" give members.{name}.numeric the same value"
+        )
     our_group, their_group = ours["groups"][name], theirs["groups"][their_name]
     origin = origins.setdefault(our_group, (folder, their_group))
     if origin != (folder, their_group) and list(ours["groups"].values()).count(our_group) > 1:
@@ -229,6 +249,8 @@ def _take_member(
         _check_same_size(table, their_table, ours=ours, theirs=theirs, folder=folder)
     keys = {}
     for ours_key in state.tensors:
+        if ours_key.startswith(BEST_PREFIX):
+            continue
         kind, owner = _owner(ours_key)
         if kind == "member" and owner == name:
             keys[ours_key] = ours_key.replace(f"{_MEMBERS}{name}.", f"{_MEMBERS}{their_name}.", 1)
@@ -269,11 +291,16 @@ def _load(
         for table, their_table in rename.items()
         if ours["table_rules"][table] != theirs["table_rules"][their_table]
     }
-    other_dense = manifest.data["dense_optimizer"] != state.data["dense_optimizer"]
+    other_dense = {
+        owner
+        for key, source in keys.items()
+        if (owner := _owner(key)[1]) in state.data["dense_optimizer"]
+        and state.data["dense_optimizer"][owner] != manifest.data["dense_optimizer"].get(_owner(source)[1])
+    }
 
     def starts_anew(key: str) -> bool:
         kind, owner = _owner(key)
-        is_other = owner in other_rule if kind == "table" else other_dense
+        is_other = owner in (other_rule if kind == "table" else other_dense)
         return key.startswith("optimizer/") and (is_other or bool(manifest.averaged))
 
     keys = {key: source for key, source in keys.items() if not starts_anew(key)}
@@ -285,11 +312,14 @@ def _load(
         _say_new_state(other_rule, other_dense, manifest=manifest, say=say)
 
 
-def _say_new_state(tables: set[str], dense: bool, *, manifest: CheckpointManifest, say: Callable[[str], None]) -> None:
+def _say_new_state(
+    tables: set[str], dense: set[str], *, manifest: CheckpointManifest, say: Callable[[str], None]
+) -> None:
     if tables:
         some = ", ".join(sorted(tables)[:3])
         say(
             f"{len(tables)} tables ({some} ...) have another optimizer than in {manifest.folder}: its state starts anew"
         )
     if dense:
-        say(f"the members have another dense.optimizer than in {manifest.folder}: its state starts anew")
+        names = ", ".join(sorted(dense))
+        say(f"members {names} have another dense.optimizer than in {manifest.folder}: its state starts anew")

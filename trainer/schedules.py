@@ -55,8 +55,13 @@ class LrSchedule:
             return section.final_factor + (1.0 - section.final_factor) * (1.0 + math.cos(math.pi * done)) / 2.0
         return max(section.final_factor, float((1.0 - done) ** section.power))
 
+    @property
+    def plateau(self) -> float:
+        """What plateau has brought the factor down to; 1 with every other kind."""
+        return self._plateau
+
     def on_evaluation(self, improved: bool) -> None:
-        """Tells what an evaluation found: whether train.watch is better than ever before. Only plateau listens."""
+        """Tells what an evaluation found: whether the figure is better than ever before. Only plateau listens."""
         if self._section.kind != "plateau":
             return
         self._stale = 0 if improved else self._stale + 1

@@ -30,10 +30,12 @@ class QualityWatch:
 
     Args:
         section: The configuration; its column is `merged` or a member's name.
+        min_change: Least change that counts as improvement; 0: any.
     """
 
-    def __init__(self, section: Watch) -> None:
+    def __init__(self, section: Watch, *, min_change: float = 0.0) -> None:
         self._section = section
+        self._min_change = min_change
         self._best: float | None = None
 
     @property
@@ -46,7 +48,8 @@ class QualityWatch:
         """Takes one evaluation's figures in, by column name."""
         value = float(getattr(quality[self._section.column].metrics, self._section.metric))
         rank = self.rank(value)
-        improved = rank > (-math.inf if self._best is None else self.rank(self._best))
+        best = -math.inf if self._best is None else self.rank(self._best)
+        improved = rank > best and rank >= best + self._min_change
         if improved:
             self._best = value
         return Verdict(value=value, rank=rank, improved=improved, reached_target=self._reaches_target(value))
@@ -60,6 +63,11 @@ class QualityWatch:
         if math.isnan(value):
             return -math.inf
         return value if _HIGHER_IS_BETTER[self._section.metric] else -value
+
+    @property
+    def told_best(self) -> str:
+        """The best figure so far, for a person."""
+        return f"{self._section.metric} {'none' if self._best is None else f'{self._best:.5f}'}"
 
     def state(self) -> dict[str, float]:
         """The best figure so far, for a checkpoint; its key names what is watched. Empty before there is one."""

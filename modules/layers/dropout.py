@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +33,13 @@ class Dropout(nn.Module):
         """Same shape out as in."""
         if not self.training or self.probability == 0.0:
             return values
+        return values * self._keep(values.shape, device=values.device) / (1.0 - self.probability)
+
+    def _keep(self, shape: Sequence[int], *, device: torch.device) -> Tensor:
+        """What is kept, as a mask of this shape."""
         assert self._seed is not None, "begin_step() must come before a training forward"
-        generator = torch.Generator(device=values.device).manual_seed(self._seed)
-        keep = torch.rand(values.shape, generator=generator, device=values.device) >= self.probability
-        return values * keep / (1.0 - self.probability)
+        generator = torch.Generator(device=device).manual_seed(self._seed)
+        return torch.rand(shape, generator=generator, device=device) >= self.probability
 
     def extra_repr(self) -> str:
         """Shown by print(module)."""

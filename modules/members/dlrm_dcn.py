@@ -1,9 +1,13 @@
 """DLRM-DCNv2, MLPerf's benchmark: low-rank crosses of the embeddings and the projected dense features.
 
-Equation: x_0 = [MLP_dense(dense) ; e_1 ; .. ; e_F]; x_{l+1} = x_0 * (W_l V_l x_l + b_l) + x_l; y = MLP_top(x_L).
+Idea: DLRM with a cross network in the place of its dot products, so that interactions are of any degree and learned. It
+is the reference model of the field's hardware benchmark.
+Equation: z_0 = ReLU(MLP_dense(dense)) of width D; x_0 = [z_0 ; e_1 ; .. ; e_F]; x_{l+1} = x_0 * (W_l V_l x_l + b_l) +
+x_l; y = MLP_top(x_L).
 Source: MLCommons training, recommendation_v2, whose network is TorchRec's `DLRM_DCN`; the crosses are those of Wang et
-al., "DCN V2", WWW 2021 (arXiv 2008.13535), with one expert. W_l and V_l start Xavier-normal and b_l at zero, as there.
-Deviation: where the data have no dense feature, MLP_dense(dense) is a learned vector, the same for every row.
+al., "DCN V2: Improved Deep & Cross Network", WWW 2021 (arXiv 2008.13535), with one expert.
+Deviations: where the data have no dense feature, z_0 is a learned vector, the same for every row. As there, W_l and V_l
+start Xavier-normal and b_l at zero.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from torch import Tensor, nn
 
 from configs.section import ArchConfig, positive, positive_each, probability
 from modules.contracts import MemberInput
-from modules.layers.cross import CrossNet
+from modules.cost import Cost, mlp_cost
+from modules.layers.cross import CrossNet, cross_cost
 from modules.layers.mlp import MLP
 
 
@@ -40,6 +45,9 @@ class Config(ArchConfig):
     dropout: float = 0.0
     """Probability after each hidden layer of the top network."""
 
+    batch_norm: bool = False
+    """Normalise over the batch before the ReLU of each hidden layer, in both networks."""
+
     def __post_init__(self) -> None:
         self.refuse(
             positive_each("dense_hidden", self.dense_hidden),
@@ -60,7 +68,17 @@ class Config(ArchConfig):
             low_rank_dim=self.low_rank_dim,
             top_hidden=self.top_hidden,
             dropout=self.dropout,
+            batch_norm=self.batch_norm,
         )
+
+    def cost(self, *, num_dense: int, num_features: int, dim: int) -> Cost:
+        """Both networks' and the crosses'."""
+        bottom = Cost(dim, 0)
+        if num_dense:
+            bottom = mlp_cost(num_dense, self.dense_hidden, out_features=dim, batch_norm=self.batch_norm)
+        width = (num_features + 1) * dim
+        crosses = cross_cost(width, self.num_layers, low_rank_dim=self.low_rank_dim)
+        return bottom + crosses + mlp_cost(width, self.top_hidden, out_features=1, batch_norm=self.batch_norm)
 
 
 class CrossedVectorsMember(nn.Module):
@@ -79,22 +97,26 @@ class CrossedVectorsMember(nn.Module):
         low_rank_dim: int,
         top_hidden: Sequence[int],
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.dense = MLP(in_features=num_dense, hidden=(*dense_hidden, dim)) if num_dense else None
-        self.constant = None if num_dense else nn.Parameter(torch.empty(dim).uniform_(-(dim**-0.5), dim**-0.5))
+        self.dense = self.constant = None
+        if num_dense:
+            self.dense = MLP(in_features=num_dense, hidden=dense_hidden, out_features=dim, batch_norm=batch_norm)
+        else:
+            self.constant = nn.Parameter(torch.empty(dim).uniform_(-(dim**-0.5), dim**-0.5))
         width = (num_features + 1) * dim
         self.cross = CrossNet(in_features=width, num_layers=num_layers, low_rank_dim=low_rank_dim)
         for name, weight in self.cross.named_parameters():
             nn.init.zeros_(weight) if name.endswith("bias") else nn.init.xavier_normal_(weight)
-        self.top = MLP(in_features=width, hidden=top_hidden, out_features=1, dropout=dropout)
+        self.top = MLP(in_features=width, hidden=top_hidden, out_features=1, dropout=dropout, batch_norm=batch_norm)
 
     def forward(self, inputs: MemberInput) -> Tensor:
         """Logits [B]."""
         if self.dense is not None:
-            projected_BD = self.dense(inputs.dense_BN)
+            projected_BD = torch.relu(self.dense(inputs.dense_BN))
         else:
             assert self.constant is not None
-            projected_BD = self.constant.expand(len(inputs.dense_BN), -1)
+            projected_BD = self.constant.expand(inputs.embedded_BFD.shape[0], -1)
         x0 = torch.cat([projected_BD, inputs.embedded_BFD.flatten(1)], dim=1)
         return self.top(self.cross(x0)).squeeze(1)

@@ -16,7 +16,8 @@ from modules.tables import build_tables
 from tests.support.commands import run_python, run_torchrun
 from tests.support.runs import small_run
 from tests.support.state import whole_tensors
-from trainer.assembly import build_task, shard_task
+from trainer.assembly import shard_task
+from trainer.built_task import build_task
 from trainer.checkpoints.loading import Wanted, load
 from trainer.checkpoints.manifest import read_manifest
 from trainer.data.reading.batch import make_batch

@@ -19,7 +19,8 @@ from tests.support.ranks import RankPool
 from tests.support.runs import small_run
 from tests.support.state import State, assert_close, whole_tensors
 from tests.support.unsharded import PlainTableRule
-from trainer.assembly import AssembledTraining, assemble_training, build_task, training_tensors
+from trainer.assembly import AssembledTraining, assemble_training, training_tensors
+from trainer.built_task import build_task
 from trainer.data.reading.loading import BatchReader
 from trainer.data.reading.opening import open_sources
 from trainer.data.reading.order import RowOrder

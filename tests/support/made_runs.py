@@ -33,7 +33,7 @@ arch = { kind = "deepfm", hidden = [3] }
 NEW = '[members.new]\ntables = "own"\narch = { kind = "deepfm", hidden = [3] }\n'
 FEATURES = SourceFeatures(dense_names=("I1",), table_rows={"C1": 10, "C2": 6}, dictionary="d1")
 DATA = {
-    "dense_optimizer": "adam",
+    "dense_optimizer": {"deep": "adam", "cross": "adam", "solo": "adam"},
     "day_by_day": False,
     "seed": 1,
     "shuffle_window": 64,
@@ -58,12 +58,19 @@ def live_state(config: RunConfig, fill: float, **data: Any) -> LiveState:
         tensors[f"model/ensemble.tables.embedding_bags.{name}.weight"] = torch.full((rows, dim), fill)
         if rules[name] != "sgd":
             tensors[f"optimizer/tables/{name}/sum"] = torch.full((rows,), fill)
-    facts = ModelFacts(members=members, groups=groups, tables=tables, table_rules=rules, features=FEATURES)
+    facts = ModelFacts(
+        members=members,
+        inputs={name: {"numeric": member.numeric} for name, member in config.expanded_members()},
+        groups=groups,
+        tables=tables,
+        table_rules=rules,
+        features=FEATURES,
+    )
     return LiveState(
         tensors=tensors,
         column_pieces={},
         facts=facts,
-        data={**DATA, "dense_optimizer": config.dense.optimizer, **data},
+        data={**DATA, "dense_optimizer": dict.fromkeys(members, config.dense.optimizer), **data},
     )
 
 
@@ -90,7 +97,7 @@ class Runs:
             "progress": {"step": 5, "epoch": 0, "row": row, "rows_total": row},
             "model": state.facts.as_json(),
             "data": state.data,
-            "learning": {},
+            "learning": {"early_stop": {"groups": {}}},
             "quality": None,
             "column_pieces": {},
             "averaged": more.pop("averaged", {}),

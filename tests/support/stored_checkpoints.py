@@ -55,8 +55,7 @@ def state(seed: int = 0) -> dict[str, Tensor]:
         "deep.mlp.layers.0.bias": some(4),
         "deep.mlp.layers.2.weight": some(1, 4),
         "deep.mlp.layers.2.bias": some(1),
-        "solo.dense_linear.weight": some(1, 1),
-        "solo.dense_linear.bias": some(1),
+        "solo.linear.dense.weight": some(1, 1),
         "solo.deep.layers.0.weight": some(3, 1 + 2 * 4),
         "solo.deep.layers.0.bias": some(3),
         "solo.deep.layers.2.weight": some(1, 3),
@@ -73,12 +72,17 @@ def model_facts(**changes: Any) -> dict[str, Any]:
     config = small_run(text=TEXT)
     facts = {
         "members": {name: json.dumps(dataclasses.asdict(member.arch)) for name, member in config.members.items()},
+        "inputs": {
+            name: {"numeric": "dense", "num_dense": 1, "features": list(ROWS), "embedded": True}
+            for name in config.members
+        },
         "groups": {"deep": "shared", "solo": "solo"},
         "tables": {f"{group}/{name}": [rows, dim] for group, (dim, _) in GROUPS.items() for name, rows in ROWS.items()},
         "table_rules": {f"{group}/{name}": rule for group, (_, rule) in GROUPS.items() for name in ROWS},
         "dense_features": ["I1"],
         "table_rows": ROWS,
         "dictionary": "d1",
+        "numeric_ids": {},
     }
     return facts | changes
 
@@ -120,7 +124,7 @@ def store(
         world_size=4,
         progress={"step": step, "epoch": 1, "row": 3, "rows_total": 103},
         model=model or model_facts(),
-        data={"dense_optimizer": "adam"},
+        data={"dense_optimizer": {"deep": "adam", "solo": "adam"}},
         learning={},
         quality=-0.5,
         column_pieces={},

@@ -14,7 +14,7 @@ from modules.tables import TableSpec, build_tables
 from sharding.constraints import piece_columns
 from sharding.initialisation import TableInit, initial_block
 from tests.support.state import State
-from trainer.assembly import build_task
+from trainer.built_task import build_task
 from trainer.data.reading.loading import BatchReader
 from trainer.data.reading.opening import open_sources
 from trainer.data.reading.order import RowOrder

@@ -1,8 +1,8 @@
 """Export: one member with its tables as a safetensors file, and back as a module of one process.
 
-The file's tensors: `member/PARAMETER` as in the member's state_dict, `tables/FEATURE` [rows, dim], and for members with
-a weight per id `first_order/FEATURE` [rows, 1]. Its metadata says what is needed to build the member; `ExportedFacts`
-has their meaning.
+The file's tensors: `member/PARAMETER` as in the member's state_dict, for members that read embeddings `tables/FEATURE`
+[rows, dim], and for those with a weight per id `first_order/FEATURE` [rows, 1]. Its metadata says what is needed to
+build the member; `ExportedFacts` has their meaning.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from configs.errors import CheckpointError
 from configs.loader import read_arch
 from modules import members
+from modules.member_fields import MemberFields
 from modules.single_member import SingleMember
 from modules.tables import FIRST_ORDER_SUFFIX
 from trainer import storage
@@ -28,7 +29,7 @@ from trainer.checkpoints.tensor_files import write_tensors
 from trainer.checkpoints.verification import Advance
 
 FORMAT = "chorus-member"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MEMBER, _TABLES, _FIRST_ORDER = "member/", "tables/", "first_order/"
 
 
@@ -39,8 +40,9 @@ class ExportedFacts:
     member: str
     architecture: Mapping[str, Any]  # its kind and keys, as in a configuration
     group: str  # of the tables in the run it comes from
-    dim: int  # columns of its tables
-    dense_features: tuple[str, ...]  # in the order of the columns
+    dim: int  # columns of its tables; 0: it reads weights per id alone
+    numeric: str  # how it takes numeric features: dense, scaled, ids or none
+    dense_features: tuple[str, ...]  # those that it reads as numbers, in the order of the columns
     table_rows: Mapping[str, int]  # id feature -> rows, in the order that the member reads them in
     dictionary: str  # hash of the dictionary that gave the ids
     step: int  # of the checkpoint
@@ -54,6 +56,7 @@ class ExportedFacts:
             "architecture": json.dumps(self.architecture),
             "group": self.group,
             "dim": str(self.dim),
+            "numeric": self.numeric,
             "dense_features": json.dumps(self.dense_features),
             "table_rows": json.dumps(self.table_rows),
             "dictionary": self.dictionary,
@@ -77,6 +80,7 @@ class ExportedFacts:
                 architecture=json.loads(metadata["architecture"]),
                 group=metadata["group"],
                 dim=int(metadata["dim"]),
+                numeric=metadata["numeric"],
                 dense_features=tuple(json.loads(metadata["dense_features"])),
                 table_rows=json.loads(metadata["table_rows"]),
                 dictionary=metadata["dictionary"],
@@ -112,17 +116,19 @@ class MemberExport:
             raise CheckpointError(
                 f"--member: no member {member!r} in {source.folder}; choose one of {', '.join(model['members'])}"
             )
-        group, features = model["groups"][member], list(model["table_rows"])
-        tables = {f"{_TABLES}{feature}": weights[f"{group}/{feature}"] for feature in features}
+        group, fields = model["groups"][member], MemberFields.of_json(model["inputs"][member])
+        features = fields.features
+        tables = {f"{_TABLES}{feature}": weights[f"{group}/{feature}"] for feature in features * fields.embedded}
         first_order = {}
         dense = {f"{_MEMBER}{name}": key for name, key in source.member_weights(member).items()}
         facts = ExportedFacts(
             member=member,
             architecture=json.loads(model["members"][member]),
             group=group,
-            dim=model["tables"][f"{group}/{features[0]}"][1] if features else 0,
-            dense_features=tuple(model["dense_features"]),
-            table_rows=model["table_rows"],
+            dim=model["tables"][f"{group}/{features[0]}"][1] if tables else 0,
+            numeric=fields.numeric,
+            dense_features=tuple(model["dense_features"]) if fields.num_dense else (),
+            table_rows={feature: model["table_rows"][feature] for feature in features},
             dictionary=model["dictionary"],
             step=source.manifest.step,
         )
@@ -215,7 +221,9 @@ def load_member(path: str) -> LoadedMember:
         tables, first_order = _below(_TABLES, tensors), _below(_FIRST_ORDER, tensors)
         model = SingleMember(
             member=member,
-            tables={name: _table(tables[name], rows, facts.dim) for name, rows in facts.table_rows.items()},
+            tables={
+                name: _table(tables[name], rows, facts.dim) for name, rows in facts.table_rows.items() if facts.dim
+            },
             first_order={name: _table(first_order[name], rows, 1) for name, rows in facts.table_rows.items()}
             if member.first_order
             else None,
@@ -241,4 +249,10 @@ def _table(weights: Tensor, rows: int, columns: int) -> Tensor:
 def _build(facts: ExportedFacts, *, path: str) -> Any:
     """The member, its weights as drawn."""
     arch = read_arch(facts.architecture, source=path, resolve_arch=members.config_class, arch_kinds=members.kinds())
-    return arch.build(num_dense=len(facts.dense_features), num_features=len(facts.table_rows), dim=facts.dim)
+    fields = MemberFields(
+        numeric=facts.numeric,
+        num_dense=len(facts.dense_features),
+        features=tuple(facts.table_rows),
+        embedded=arch.reads_embeddings,
+    )
+    return fields.build(arch, dim=facts.dim)

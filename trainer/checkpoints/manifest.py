@@ -21,7 +21,7 @@ from trainer.row_progress import RowProgress
 from trainer.votes import Ranks
 
 FORMAT = "chorus-checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHECKPOINTS_NAME = "checkpoints"  # in a run's folder
 MANIFEST_NAME = "manifest.json"
 RUN_NAME = "run.toml"
@@ -36,6 +36,7 @@ class ModelFacts:
     """What a checkpoint's model must have in common with the model it is loaded into."""
 
     members: Mapping[str, str]  # name -> a description of its architecture
+    inputs: Mapping[str, Mapping[str, Any]]  # name -> which features it reads, and as what
     groups: Mapping[str, str]  # name of a member -> its table group
     tables: Mapping[str, tuple[int, int]]  # name -> (rows, dim)
     table_rules: Mapping[str, str]  # name -> update rule
@@ -45,12 +46,14 @@ class ModelFacts:
         """Plain values."""
         return {
             "members": dict(self.members),
+            "inputs": {name: dict(fields) for name, fields in self.inputs.items()},
             "groups": dict(self.groups),
             "tables": {name: list(size) for name, size in self.tables.items()},
             "table_rules": dict(self.table_rules),
             "dense_features": list(self.features.dense_names),
             "table_rows": dict(self.features.table_rows),
             "dictionary": self.features.dictionary,
+            "numeric_ids": dict(self.features.numeric_ids),
         }
 
 

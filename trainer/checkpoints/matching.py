@@ -65,7 +65,7 @@ def model_differences(
         at_most: Lines; how many more there are is said in one after them.
     """
     problems = []
-    for what in ("members", "groups", "tables", "table_rules", "table_rows"):
+    for what in ("members", "inputs", "groups", "tables", "table_rules", "table_rows"):
         for name in sorted(set(our_model[what]) | set(their_model[what])):
             mine, saved = our_model[what].get(name), their_model[what].get(name)
             if mine != saved:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.manifest import DENSE_FILE, SPARSE_FILE, FeatureSpec
+from trainer.data.manifest import DENSE_FILE, NUMERIC_ID_SUFFIX, SPARSE_FILE, FeatureSpec
 
 NUM_DENSE = 13
 NUM_SPARSE = 26
 DENSE_NAMES = tuple(f"I{number}" for number in range(1, NUM_DENSE + 1))
 SPARSE_NAMES = tuple(f"C{number}" for number in range(1, NUM_SPARSE + 1))
-NUMERIC_ID_NAMES = tuple(f"{name}_id" for name in DENSE_NAMES)
+NUMERIC_ID_NAMES = tuple(f"{name}{NUMERIC_ID_SUFFIX}" for name in DENSE_NAMES)
 DENSE_TRANSFORM = "signed_log1p"
 NUMERIC_IDS_TRANSFORM = "floor_ln_squared"
 

@@ -33,6 +33,9 @@ FIRST_VALUE_ID = 2
 DENSE_FILE = "dense"
 SPARSE_FILE = "sparse"
 NUMERIC_IDS_FILE = "numeric_ids"
+NUMERIC_ID_SUFFIX = (
+    "_id"  # NAME_id of that file is the discretised form of the dense feature NAME, where both are there
+)
 WEIGHT_FILE = "weights"
 LABEL_FILE = "labels"
 

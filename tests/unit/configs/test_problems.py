@@ -74,7 +74,8 @@ def test_overrides_are_named_as_a_source() -> None:
         ),
         (
             "zzz = 1",
-            "zzz: no such key; the keys here are run, data, train, dense, tables, members, merge, checkpoint, score",
+            "zzz: no such key; the keys here are run, data, train, dense, tables, members, loss, merge, checkpoint,"
+            " score",
         ),
         ("run.seed = inf", "run.seed: inf is not a finite number"),
         ("dense.lr = nan", "dense.lr: nan is not a finite number"),
@@ -164,7 +165,7 @@ def test_rules_of_sections_stand_under_their_path() -> None:
         # train's own rule waits until its until is right
         "train.until.steps: give exactly one of steps, epochs; on the command line write"
         " --train.until='{steps = 500}', which replaces the other",
-        "tables.shared.dim: 6 is not a multiple of 4, which the kernels need; take 8",
+        'tables.shared.dim: 6 is not a multiple of 4, which the kernels need; take 8, or placement = "data_parallel"',
         "tables.shared.lr: 0.0 must be above zero",
         "tables.shared.features.C3.placement: 'grid' under rowwise_adagrad keeps one sum per piece of a row, which is"
         ' another optimizer than under the other placements; take optimizer = "adagrad" or "sgd", or confirm with'

@@ -23,7 +23,7 @@ TABLES = sorted((ROOT / "configs" / "tables").glob("*.toml"))
 
 
 def test_none_is_forgotten():
-    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "mlperf_dcnv2", "table"]
+    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "frappe_x1", "mlperf_dcnv2", "table"]
     assert [path.stem for path in TABLES] == [
         "adult",
         "avazu",

@@ -76,9 +76,7 @@ def group_specs(group: str, *, first_order: bool = False) -> list[TableSpec]:
 def mlp(*, seed: int, dropout: float = 0.0) -> nn.Module:
     """A small member without first-order weights."""
     with seeded(seed):
-        return MultiLayerMember(
-            num_dense=NUM_DENSE, num_features=NUM_FEATURES, dim=DIM, hidden=(16, 8), dropout=dropout
-        )
+        return MultiLayerMember(in_features=NUM_DENSE + NUM_FEATURES * DIM, hidden=(16, 8), dropout=dropout)
 
 
 def deepfm(*, seed: int) -> nn.Module:

@@ -139,7 +139,7 @@ def test_logits_are_stacked_without_a_gradient() -> None:
 
 def test_members_may_have_tables_of_other_widths() -> None:
     tables = build_tables([*group_specs("shared"), spec("own", "C1", dim=4)], device="cpu")
-    narrow = MultiLayerMember(num_dense=NUM_DENSE, num_features=1, dim=4, hidden=(3,))
+    narrow = MultiLayerMember(in_features=NUM_DENSE + 4, hidden=(3,))
     model = Ensemble(
         tables=tables,
         members={"deep": mlp(seed=1), "narrow": narrow},

@@ -30,15 +30,15 @@ def test_tables_are_built_as_specified() -> None:
 
 
 def test_a_feature_of_one_table_is_its_own_key() -> None:
-    assert output_keys(build_tables(group_specs("only"), device="meta")) == {"only": list(FEATURES)}
+    assert output_keys(build_tables(group_specs("only"), device="meta")) == {"only": {name: name for name in FEATURES}}
 
 
 def test_a_feature_of_several_tables_is_told_apart_by_table() -> None:
     specs = [spec("a", "C1"), spec("a", "C2"), spec("b", "C2"), *first_order_tables([spec("b", "C2")])]
     assert output_keys(build_tables(specs, device="meta")) == {
-        "a": ["C1", "C2@a/C2"],
-        "b": ["C2@b/C2"],
-        "b+first_order": ["C2@b+first_order/C2"],
+        "a": {"C1": "C1", "C2": "C2@a/C2"},
+        "b": {"C2": "C2@b/C2"},
+        "b+first_order": {"C2": "C2@b+first_order/C2"},
     }
 
 

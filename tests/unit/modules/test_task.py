@@ -1,4 +1,4 @@
-"""EnsembleTask: losses against a plain mean over real rows, and members that leave each other's gradients alone."""
+"""EnsembleTask: padding that counts nothing, and members that leave each other's gradients alone unless tied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from modules.task import EnsembleTask, MemberLosses
+from modules.bagging import bag_counts
+from modules.losses import MemberLosses
+from modules.task import EnsembleTask
 from tests.unit.modules.small import batch, deepfm, ensemble, mlp
 
 
@@ -18,29 +20,6 @@ def gradients(task: EnsembleTask, inputs: SimpleNamespace) -> dict[str, Tensor]:
     loss, _ = task(inputs)
     loss.backward()
     return {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_the_mean_over_ranks_is_the_mean_over_the_global_batch(world_size: int) -> None:
-    count, slice_rows = 7, 4  # ranks hold 7; 4 and 3; 4, 3 and none
-    slice_rows = count if world_size == 1 else slice_rows
-    random = torch.Generator().manual_seed(0)
-    logits = torch.randn(count, 2, generator=random, dtype=torch.float64)
-    labels = (torch.rand(count, generator=random) > 0.5).double()
-    summed = torch.zeros(2, dtype=torch.float64)
-    for rank in range(world_size):
-        mine = slice(rank * slice_rows, min((rank + 1) * slice_rows, count))
-        rows = len(labels[mine])
-        padding = slice_rows - rows
-        # What a padded row's logit and label are must not matter.
-        padded_logits = torch.cat([logits[mine], torch.full((padding, 2), 55.0, dtype=torch.float64)])
-        padded_labels = torch.cat([labels[mine], torch.zeros(padding, dtype=torch.float64)])
-        weights = torch.tensor([world_size / count] * rows + [0.0] * padding)
-        total, output = MemberLosses()([padded_logits[:, 0], padded_logits[:, 1]], padded_labels.float(), weights)
-        torch.testing.assert_close(total.double(), output.losses_M.double().sum(), rtol=1e-6, atol=1e-6)
-        summed += output.losses_M
-    expected = [binary_cross_entropy_with_logits(logits[:, m], labels).item() for m in range(2)]
-    torch.testing.assert_close((summed / world_size).tolist(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_output_is_for_metrics_alone() -> None:
@@ -111,3 +90,40 @@ def test_a_shared_table_receives_the_sum_of_its_members_gradients() -> None:
     for key in both:
         assert both[key].any()
         torch.testing.assert_close(both[key], first[key] + second[key], rtol=1e-5, atol=1e-7)
+
+
+def two_members(losses: MemberLosses | None = None) -> EnsembleTask:
+    members = {"deep": mlp(seed=1), "fm": deepfm(seed=2)}
+    return EnsembleTask(ensemble(members, groups={"deep": "shared", "fm": "fm"}), losses=losses)
+
+
+def test_ties_reach_every_members_parameters_and_tables() -> None:
+    plain = gradients(two_members(), batch(16))
+    for losses in (MemberLosses(merged_share=0.5), MemberLosses(distillation=1.0), MemberLosses(mutual=1.0)):
+        tied = gradients(two_members(losses), batch(16))
+        assert tied.keys() == plain.keys()
+        assert not any(torch.equal(tied[key], plain[key]) for key in plain if plain[key].any())
+
+
+def test_a_bagged_members_rows_count_as_often_as_its_bag_says() -> None:
+    inputs = batch(16)
+    inputs.part_B, inputs.row_B = torch.full((16,), 1, dtype=torch.int32), torch.arange(500, 516)
+    bagged = gradients(two_members(MemberLosses(bag_seeds={1: 9})), inputs)
+    plain = gradients(two_members(), inputs)
+    inputs.loss_weights_B = inputs.loss_weights_B * bag_counts(inputs.part_B, inputs.row_B, seed=9)
+    weighted = gradients(two_members(), inputs)
+    of_fm = [key for key in plain if ".members.fm." in key or "embedding_bags.fm" in key]
+    assert of_fm and len(of_fm) < len(plain)
+    for key in plain:
+        assert torch.equal(bagged[key], (weighted if key in of_fm else plain)[key])
+        if key in of_fm and plain[key].any():
+            assert not torch.equal(bagged[key], plain[key])
+
+
+def test_who_is_stopped_gets_no_gradient_in_dense_part_or_tables() -> None:
+    task = two_members(MemberLosses())
+    task.stop({task.ensemble.member_names[1]})
+    found = gradients(task, batch(16))
+    assert any(gradient.any() for key, gradient in found.items() if ".members.deep." in key)
+    # The tables' lookup is one function, so tables that nothing came back to may have zeros.
+    assert not any(gradient.any() for key, gradient in found.items() if "deep" not in key and ".shared" not in key)

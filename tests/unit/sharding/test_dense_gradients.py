@@ -78,3 +78,38 @@ def test_clipping_is_torchs(group: dist.ProcessGroup) -> None:
     assert nn.utils.clip_grad_norm_(theirs, 0.7) > 0.7
     for one, other in zip(ours, theirs, strict=True):
         assert one.grad is not None and other.grad is not None and torch.equal(one.grad, other.grad)
+
+
+def test_running_statistics_travel_with_the_gradients_and_who_is_left_out_does_not(
+    group: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks, the other of which holds three times this one's values."""
+    sizes: list[int] = []
+
+    class Done:
+        def wait(self) -> None: ...
+
+    def all_reduce(flat: torch.Tensor, *, group: Any, async_op: bool) -> Done:
+        sizes.append(flat.numel())
+        flat.mul_(4.0)
+        return Done()
+
+    monkeypatch.setattr(dist, "get_world_size", lambda _group: 2)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    one, other, mean, variance = parameter(1.0), parameter(2.0), torch.tensor([1.0, 2.0]), torch.tensor([3.0])
+    gradients = DenseGradients(
+        {"deep": [one], "solo": [other]},
+        process_group=group,
+        statistics={"deep": [mean, variance]},
+        clip_norms={"solo": 0.5},
+    )
+    gradients.leave_out({"solo"})
+    gradients.average()
+    gradients.clip()
+    assert sizes == [4]
+    assert mean.tolist() == [2.0, 4.0] and variance.tolist() == [6.0]
+    assert one.grad is not None and one.grad.tolist() == [2.0]
+    assert other.grad is not None and other.grad.tolist() == [2.0]
+    gradients.leave_out(())
+    gradients.average()
+    assert sizes == [4, 4, 1]

@@ -15,7 +15,8 @@ from configs.schema import RunConfig
 from modules.seeding import derive_seed
 from tests.support.prepared import write_prepared
 from trainer import storage
-from trainer.assembly import AssembledTraining, BuiltTask, assemble_training, build_task
+from trainer.assembly import AssembledTraining, assemble_training
+from trainer.built_task import BuiltTask, build_task
 from trainer.command_line import training_config
 from trainer.data.reading.source import SourceFeatures
 from trainer.runtime import Runtime
@@ -214,8 +215,8 @@ def test_another_dense_optimizer_is_refused_by_name(tmp_path: Path, runtime: Run
     with pytest.raises(CheckpointError) as refused:
         assemble_training(small(tmp_path, "--dense.optimizer=sgd"), folder=folder, runtime=runtime)
     assert str(refused.value) == (
-        f"dense.optimizer: 'adam' in {saved}, 'sgd' in this run; the state of one is of no use to the other:"
-        " keep the old value, or start in another run.folder"
+        f"dense.optimizer: 'adam' for member deep in {saved}, 'sgd' in this run; the state of one is of no use to the"
+        " other: keep the old value, or start in another run.folder"
     )
 
 

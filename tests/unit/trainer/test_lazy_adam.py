@@ -56,3 +56,16 @@ def test_no_gradient_at_all_is_a_step_in_which_no_row_is() -> None:
     rule.step()
     assert torch.equal(table.detach(), torch.ones(ROWS, DIM))
     assert rule.state[table]["step"].item() == 1
+
+
+def test_with_a_penalty_every_row_moves_as_under_adam() -> None:
+    lazy, plain = nn.Parameter(torch.ones(ROWS, DIM)), nn.Parameter(torch.ones(ROWS, DIM))
+    one = LazyAdam([lazy], lr=0.1, eps=1e-8, weight_decay=0.3)
+    other = torch.optim.Adam([plain], lr=0.1, eps=1e-8, weight_decay=0.3)
+    for gradient in gradients(5):
+        gradient[2:] = 0.0
+        for table, rule in ((lazy, one), (plain, other)):
+            table.grad = gradient.clone()
+            rule.step()
+    torch.testing.assert_close(lazy.detach(), plain.detach(), rtol=1e-5, atol=1e-7)
+    assert not torch.equal(lazy.detach()[2:], torch.ones(ROWS - 2, DIM))

@@ -25,6 +25,7 @@ from trainer.runtime import Runtime
 PLACEMENTS = ("data_parallel", "table_wise", "row_wise")
 RULES = ("rowwise_adagrad", "adagrad", "sgd", "adam")
 LRS = {"deep": 0.01, "fm": 0.02}
+GROUPS = {"deep": "deep", "fm": "shared"}
 
 
 class Sharded:
@@ -55,7 +56,13 @@ class Sharded:
             specs=self.specs,
             dense=dense or Dense(),
             members={
-                name: MemberRule(lr=lr, clip_norm=(clip_norms or {}).get(name), frozen=name in frozen)
+                name: MemberRule(
+                    optimizer=(dense or Dense()).optimizer,
+                    lr=lr,
+                    group=GROUPS[name],
+                    clip_norm=(clip_norms or {}).get(name),
+                    frozen=name in frozen,
+                )
                 for name, lr in LRS.items()
             },
             frozen_groups=frozen_groups,

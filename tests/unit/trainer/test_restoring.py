@@ -102,7 +102,7 @@ def test_within_an_epoch_the_row_order_stays(runs: Runs, change: dict[str, Any],
 def test_another_dense_optimizer_does_not_go_on(runs: Runs) -> None:
     runs.save(run="a", row=0)
     sentence = runs.refused(lambda: runs.start("--dense.optimizer=sgd", run="a"))
-    assert sentence.startswith("dense.optimizer: 'adam' in ")
+    assert sentence.startswith("dense.optimizer: 'adam' for member deep in ")
 
 
 def test_a_mean_of_checkpoints_is_started_from_and_not_gone_on_with(runs: Runs) -> None:
@@ -204,7 +204,7 @@ def test_state_of_another_optimizer_starts_anew_and_it_is_said(runs: Runs) -> No
     assert anew == {key for key in state.tensors if key.startswith(("optimizer/dense/", "optimizer/tables/shared/"))}
     assert runs.said[:2] == [
         f"2 tables (shared/C1, shared/C2 ...) have another optimizer than in {folder}: {SAID}",
-        f"the members have another dense.optimizer than in {folder}: {SAID}",
+        f"members cross, deep, solo have another dense.optimizer than in {folder}: {SAID}",
     ]
 
 

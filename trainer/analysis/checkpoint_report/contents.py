@@ -17,7 +17,7 @@ from modules import members
 from sharding.initialisation import TableInit, initial_block
 from trainer import storage
 from trainer.analysis.checkpoint_report.tensor_figures import TensorFigures
-from trainer.assembly import build_task
+from trainer.built_task import build_task
 from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME
 from trainer.checkpoints.stored_checkpoint import DENSE_STATE, StoredCheckpoint
 from trainer.checkpoints.verification import Advance
@@ -200,7 +200,10 @@ def _initial_values(checkpoint: StoredCheckpoint) -> dict[str, TableInit]:
     taken = {name for name, member in config.expanded_members() if member.weights_from}
     model = checkpoint.manifest.model
     features = SourceFeatures(
-        dense_names=tuple(model["dense_features"]), table_rows=model["table_rows"], dictionary=model["dictionary"]
+        dense_names=tuple(model["dense_features"]),
+        table_rows=model["table_rows"],
+        dictionary=model["dictionary"],
+        numeric_ids=model["numeric_ids"],
     )
     groups = {model["groups"][name] for name in taken}
     return {

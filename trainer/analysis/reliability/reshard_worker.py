@@ -13,7 +13,8 @@ from configs.errors import ChorusError
 from configs.schema import RunConfig
 from trainer import storage
 from trainer.analysis.reliability.reshard_layouts import MORE_STEPS, RANKS_PER_HOST, STEPS, Layout, matrix_run
-from trainer.assembly import assemble_training, build_task
+from trainer.assembly import assemble_training
+from trainer.built_task import build_task
 from trainer.checkpoints.pieces import Pieces, State
 from trainer.checkpoints.run_checkpoints import RunCheckpoints
 from trainer.launcher import ProcessPlace

@@ -49,14 +49,22 @@ class BatchReader:
         """Rows over all ranks of the step that begins at a row of the epoch."""
         return min(self._batch_size, self._source.num_rows - first_row)
 
+    def local_rows_of_step(self, first_row: int) -> int:
+        """Rows of this rank's slice of that step; what its batch has more than these only pads it."""
+        begin, end = self._bounds(self.rows_of_step(first_row))
+        return end - begin
+
+    def _bounds(self, count: int) -> tuple[int, int]:
+        begin = min(self._rank * self._slice, count)
+        return begin, min(begin + self._slice, count)
+
     def batches(self, order: RowOrder, *, first_row: int = 0) -> Generator[Batch]:
         """This rank's slices from a row of the epoch to its end."""
         with _LookAhead(self._source, order=order, first_row=first_row) as ahead:
             for start in range(first_row, self._source.num_rows, self._batch_size):
                 count = self.rows_of_step(start)
                 ahead.reached(start, start + count)
-                begin = min(self._rank * self._slice, count)
-                end = min(begin + self._slice, count)
+                begin, end = self._bounds(count)
                 rows = self._source.read(order.numbers(start + begin, start + end))
                 yield make_batch(rows, keys=self._keys, num_rows=self._slice, loss_weight=self._world_size / count)
 

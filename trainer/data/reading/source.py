@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from trainer.data.manifest import DENSE_FILE, LABEL_FILE, WEIGHT_FILE, DataManifest, Part
+from trainer.data.manifest import (
+    DENSE_FILE,
+    LABEL_FILE,
+    NUMERIC_ID_SUFFIX,
+    NUMERIC_IDS_FILE,
+    WEIGHT_FILE,
+    DataManifest,
+    Part,
+)
 from trainer.data.reading.array_files import ArrayFile, ArrayShape, open_part_file
 from trainer.data.reading.bags import Bags, cut_bags, joined
 from trainer.data.reading.batch import Rows
@@ -30,6 +38,7 @@ class SourceFeatures:
     dense_names: tuple[str, ...]
     table_rows: Mapping[str, int]  # id feature -> rows of its table, in column order
     dictionary: str  # names the mapping from raw values to ids
+    numeric_ids: Mapping[str, str] = field(default_factory=dict)  # dense feature -> its discretised form, an id feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +88,12 @@ class _Places:
     row: NDArray[np.int64]  # [n]
 
 
+def _numeric_ids(manifest: DataManifest) -> dict[str, str]:
+    discretised = {feature.name for feature in manifest.id_features if feature.file == NUMERIC_IDS_FILE}
+    pairs = {feature.name: f"{feature.name}{NUMERIC_ID_SUFFIX}" for feature in manifest.dense_features}
+    return {name: ids for name, ids in pairs.items() if ids in discretised}
+
+
 class PreparedSource:
     """Parts of a prepared folder, mapped into memory.
 
@@ -101,6 +116,7 @@ class PreparedSource:
             dense_names=tuple(feature.name for feature in manifest.dense_features),
             table_rows={feature.name: feature.rows or 0 for feature in manifest.id_features},
             dictionary=manifest.dictionary_sha256,
+            numeric_ids=_numeric_ids(manifest),
         )
         chosen = [manifest.part(name) for name in parts]
         self.arrays = tuple(_open_part(part, root=root, layout=self.layout) for part in chosen)

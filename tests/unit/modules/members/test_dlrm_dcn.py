@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torchrec.models.dlrm import DLRM_DCN
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
@@ -15,30 +16,46 @@ from tests.unit.modules import plain
 from tests.unit.modules.small import DIM, FEATURES, NUM_DENSE, NUM_FEATURES, TABLE_ROWS, bags, member_input
 
 
-def build() -> CrossedVectorsMember:
+def build(*, num_dense: int = NUM_DENSE, batch_norm: bool = False) -> CrossedVectorsMember:
     return CrossedVectorsMember(
-        num_dense=NUM_DENSE,
+        num_dense=num_dense,
         num_features=NUM_FEATURES,
         dim=DIM,
         dense_hidden=(6,),
         num_layers=3,
         low_rank_dim=2,
-        top_hidden=(7, 3),
+        top_hidden=(7, 8),
+        batch_norm=batch_norm,
     )
 
 
-def test_the_member_is_its_equation() -> None:
-    member = build()
-    inputs, weights = member_input(9), plain.weights_of(member)
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("num_dense", [0, NUM_DENSE])
+def test_the_member_is_its_equation(num_dense: int, batch_norm: bool) -> None:
+    member = plain.unsettled(build(num_dense=num_dense, batch_norm=batch_norm))
+    inputs, weights = member_input(9, num_dense=num_dense, dtype=torch.float64), plain.weights_of(member)
     expected = []
     for dense, embedded, _ in plain.rows_of(inputs):
-        projected = plain.mlp(weights, "dense.layers", dense, num_hidden=2, last_linear=False)
-        x0 = x = np.concatenate([projected, embedded.reshape(-1)])
+        if num_dense:
+            last = plain.mlp(weights, "dense.layers", dense, num_hidden=1, last_linear=True, batch_norms=batch_norm)
+            projected = np.array([max(0.0, value) for value in last])
+        else:
+            projected = weights["constant"]
+        x0 = x = plain.side_by_side(projected, embedded)
         for layer in range(3):
             inner = plain.linear(weights, f"cross.layers.{layer}.0", x)
             x = x0 * plain.linear(weights, f"cross.layers.{layer}.1", inner) + x
-        expected.append(plain.mlp(weights, "top.layers", x, num_hidden=2, last_linear=True)[0])
-    np.testing.assert_allclose(member(inputs).detach().numpy(), expected, atol=1e-5)
+        logit = plain.mlp(weights, "top.layers", x, num_hidden=2, last_linear=True, batch_norms=batch_norm)
+        expected.append(logit[0])
+    plain.assert_rows_are(member(inputs), expected)
+
+
+def test_without_dense_features_it_can_be_traced() -> None:
+    member = build(num_dense=0).eval()
+    traced = torch.fx.symbolic_trace(member)
+    for num_rows in (0, 1, 5):
+        inputs = member_input(num_rows, num_dense=0)
+        assert torch.equal(traced(inputs), member(inputs))
 
 
 def test_the_member_equals_torchrecs_dlrm_dcn_with_the_same_weights() -> None:
@@ -51,7 +68,7 @@ def test_the_member_equals_torchrecs_dlrm_dcn_with_the_same_weights() -> None:
         embedding_bag_collection=EmbeddingBagCollection(tables=tables),
         dense_in_features=NUM_DENSE,
         dense_arch_layer_sizes=[6, DIM],
-        over_arch_layer_sizes=[7, 3, 1],
+        over_arch_layer_sizes=[7, 8, 1],
         dcn_num_layers=3,
         dcn_low_rank_dim=2,
     )

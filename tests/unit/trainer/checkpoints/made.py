@@ -21,6 +21,7 @@ from trainer.votes import Ranks
 FEATURES = SourceFeatures(dense_names=("I1", "I2"), table_rows={"C1": 10, "C2": 20}, dictionary="d1")
 FACTS = ModelFacts(
     members={"deep": "mlp", "solo": "mlp"},
+    inputs={name: {"numeric": "dense"} for name in ("deep", "solo")},
     groups={"deep": "shared", "solo": "solo"},
     tables={"shared/C1": (10, 8), "solo/C1": (10, 4)},
     table_rules={"shared/C1": "rowwise_adagrad", "solo/C1": "sgd"},

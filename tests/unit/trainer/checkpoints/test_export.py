@@ -42,10 +42,11 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (arch["kind"], arch["hidden"]) == ("deepfm", [3])
     assert metadata == {
         "format": "chorus-member",
-        "format_version": "1",
+        "format_version": "2",
         "member": "solo",
         "group": "solo",
         "dim": "4",
+        "numeric": "dense",
         "dense_features": '["I1"]',
         "table_rows": '{"C1": 10, "C2": 6}',
         "dictionary": "d1",
@@ -112,7 +113,7 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="damaged"):
         load_member(str(path))
     cases: list[tuple[dict, type[Exception], str]] = [  # type: ignore[type-arg]
-        ({"metadata": {"format_version": "2"}}, CheckpointError, "format version 2, this program reads 1"),
+        ({"metadata": {"format_version": "1"}}, CheckpointError, "format version 1, this program reads 2"),
         ({"metadata": {"table_rows": "[1"}}, CheckpointError, "not an exported member"),
         ({"metadata": {"table_rows": '{"C1": 10, "C2": 7}'}}, CheckpointError, r"a table of \[6, 4\], not \[7, 4\]"),
         ({"metadata": {"architecture": '{"kind": "deepfm", "hidden": [5]}'}}, CheckpointError, "size mismatch"),
@@ -131,7 +132,9 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
 def test_the_order_of_the_tables_is_the_models(tmp_path: Path) -> None:
     """Whatever the alphabet says: the member's first layer reads the columns in that order."""
     order = {"C2": 6, "C1": 10}
-    folder = store(tmp_path / "a", state(), model=model_facts(table_rows=order))
+    facts = model_facts(table_rows=order)
+    facts["inputs"]["deep"]["features"] = list(order)
+    folder = store(tmp_path / "a", state(), model=facts)
     path = tmp_path / "deep.safetensors"
     MemberExport.of(StoredCheckpoint.open(str(folder)), member="deep").write(str(path), advance=quiet)
     assert load_member(str(path)).model.features == ("C2", "C1")

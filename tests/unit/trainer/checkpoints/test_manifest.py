@@ -141,8 +141,8 @@ def test_an_edited_manifest_has_another_hash(folder: Path, edit: tuple[str, obje
         "{}",
         '{"format": "chorus-data", "format_version": 2}',
         '{"format": "chorus-checkpoint"}',
-        '{"format": "chorus-checkpoint", "format_version": 2}',
-        '{"format": "chorus-checkpoint", "format_version": 2, "sha256": "a"}',
+        '{"format": "chorus-checkpoint", "format_version": 3}',
+        '{"format": "chorus-checkpoint", "format_version": 3, "sha256": "a"}',
         "\ufffd\u0000",
     ],
 )

@@ -172,7 +172,7 @@ def test_it_falls_back_past_each_kind_of_damage(tmp_path: Path, runtime: Runtime
     state = folders[4] / "state" / "rank_0_0.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     manifest = folders[3] / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 1'))
     flip(folders[2] / "state" / "index.json", 30)
     said: list[str] = []
     assert newest(kept, said) == 1
@@ -206,7 +206,7 @@ def test_one_of_another_version_is_neither_passed_over_nor_deleted(
     save(kept, 2)
     monkeypatch.undo()
     sentence = refusal(lambda: newest(kept))
-    assert "format version 99, this program reads 2; read it with the version of Chorus that wrote it" in sentence
+    assert "format version 99, this program reads 3; read it with the version of Chorus that wrote it" in sentence
 
 
 def test_nothing_begins_anew_over_checkpoints_that_are_all_damaged(kept: RunCheckpoints) -> None:

@@ -16,7 +16,7 @@ from sharding.initialisation import TableInit, initial_block
 from tests.support.runs import small_run
 from tests.support.stored_checkpoints import DENSE, ROWS, TABLE, TEXT, quiet, state, store
 from trainer.analysis.checkpoint_report.contents import bytes_to_read, contents
-from trainer.assembly import build_task
+from trainer.built_task import build_task
 from trainer.checkpoints import state_files
 from trainer.checkpoints.stored_checkpoint import StoredCheckpoint
 from trainer.data.reading.source import SourceFeatures
