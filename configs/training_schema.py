@@ -252,7 +252,8 @@ class Dense(Section):
     """bf16: members compute in bfloat16 (autocast); weights, gradients, losses and tables stay fp32."""
 
     batch_copies: bool = False
-    """Compute members of one architecture as one, with stacked weights; the results differ by rounding."""
+    """Compute members of one architecture as one, with stacked weights; the results differ by rounding. On a CPU mostly
+    slower: tools/bench_members.py --copies measures it."""
 
     clip_norm: float | None = None
     """Greatest L2 norm of one member's dense gradient; not given: no clipping. members.NAME.clip_norm overrides it."""

@@ -100,6 +100,24 @@ def test_stacked_in_bfloat16_is_close(kind: str) -> None:
     assert error <= 2**-5 * wanted.float().square().mean().sqrt()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", members.kinds())
+def test_stacked_is_one_by_one_on_cuda(kind: str) -> None:
+    built, alone = ({name: member.cuda() for name, member in of.items()} for of in three(kind, **noisy(kind)))
+    stacked = StackedMembers(built)
+    inputs = MemberInput(*(value.cuda() for value in inputs_of(kind, NUM_ROWS, dtype=torch.float64)))  # type: ignore[union-attr]
+    found = stacked({name: inputs for name in built})
+    wanted = one_by_one(alone, {name: inputs for name in alone}, num_rows=None)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    differentiate(found)
+    differentiate(wanted)
+    for name, member in alone.items():
+        for path, weight in member.named_parameters():
+            gradient = built[name].get_parameter(path).grad
+            torch.testing.assert_close(gradient, weight.grad, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(built[name].state_dict(), member.state_dict(), rtol=1e-9, atol=1e-9)
+
+
 def test_who_is_not_named_is_left_out_and_keeps_its_statistics() -> None:
     built, alone = three("mlp", **noisy("mlp"))
     stacked = StackedMembers(built)
