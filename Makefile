@@ -3,10 +3,12 @@
 #   VARIANT=cpu|cuda   which build of torch and fbgemm; by itself: cuda where nvidia-smi finds a GPU
 #   PYTHON=python3.12  the interpreter behind .venv; by itself: the first of 3.11 or later
 #   ARGS="-k merge"    more arguments for pytest, or for the demo
+#   WORKERS=2          processes for the default tests; 0 runs them in one
 
 PYTHON ?=
 VARIANT ?= auto
 ARGS ?=
+WORKERS ?= 2
 
 RUN := .venv/bin/python
 BOOTSTRAP := $(or $(PYTHON),python3) tools/bootstrap.py --variant "$(VARIANT)" $(if $(PYTHON),--this-python)
@@ -26,7 +28,7 @@ demo: install  ## from a raw log to merged predictions and a table, in minutes
 	@$(RUN) tools/demo.py $(ARGS)
 
 test: install  ## all tests but those for a GPU and the slow ones
-	@$(RUN) -m pytest -m "not gpu and not slow" $(ARGS)
+	@$(RUN) -m pytest -m "not gpu and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: install  ## what only a CUDA machine can verify
 	@$(RUN) -m pytest -m gpu $(ARGS)

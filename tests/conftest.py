@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # Before numpy and torch are imported: they read it once. Results depend on the number of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,6 +14,7 @@ import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA_VARIABLE = "CHORUS_TEST_DATA"
+SHARING_RANKS = "tests/parity"
 
 
 def real_data_folder() -> Path:
@@ -32,6 +34,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("real_data"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deals out whole files, and the tests that share ranks together, so that one process starts the ranks."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Dealer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder, _, file = nodeid.partition("::")[0].rpartition("/")
+            return folder if folder == SHARING_RANKS else f"{folder}/{file}"
+
+    return Dealer(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def root_folders(root: Path) -> list[Path]:
     return [p for p in found if not p.name.startswith(".") and p.name not in skipped and p.suffix != ".egg-info"]
 
 
+@functools.cache  # a tree stays as it is while its test runs
 def sources(root: Path) -> list[Source]:
     files = [*root.glob("*.py"), *(file for folder in root_folders(root) for file in folder.rglob("*.py"))]
     return [read_source(root, file) for file in sorted(files)]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Run
-from tests.support.commands import run_python
 from tests.support.runs import SMALL_PATH, small_run
 from tests.support.state import assert_bit_equal
 from tests.support.training import train_run
 from tests.unit.trainer.ranks import one_rank
 from trainer.checkpoints.manifest import read_manifest, verify
+from trainer.failures import guard
+from trainer.main import main
 
 EVERY = "--checkpoint.every.steps=2"
 
@@ -39,16 +40,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 # A checkpoint takes 0.4 MiB.
 @pytest.mark.parametrize(("kilobytes", "whole"), [(300, []), (760, ["step_0000000002"])])
-def test_a_full_disk(small_disk: Path, tmp_path: Path, kilobytes: int, whole: list[str]) -> None:
+def test_a_full_disk(
+    small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kilobytes: int, whole: list[str]
+) -> None:
     def resize(size: str) -> None:
         subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
 
     resize(f"{kilobytes}k")
     run = small_disk / "run"
-    done = run_python("trainer/main.py", "--config", str(SMALL_PATH), f"--run.folder={run}", EVERY)
-    assert done.returncode == 1
-    assert "No space left on device" in done.stderr and str(run) in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert guard(main, ["--config", str(SMALL_PATH), f"--run.folder={run}", EVERY]) == 1
+    said = capfd.readouterr().err
+    assert "No space left on device" in said and str(run) in said
+    assert len(said.splitlines()) == 1, said
     checkpoints = run / "checkpoints"
     assert sorted(path.parent.name for path in checkpoints.glob("*/manifest.json")) == whole
     assert [path.name for path in checkpoints.iterdir()] == whole, "what cannot be finished must not fill the disk"

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import BIN, ROOT, environment, run_torchrun
+from tests.support.commands import BIN, ROOT, environment
 from tests.support.runs import SMALL_PATH
+from trainer.failures import guard
+from trainer.main import main
 
 
 def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -52,7 +54,7 @@ def _workers(job: subprocess.Popen[str]) -> list[int]:
 ENDLESS = ("--train.until={steps=1000000}", "--checkpoint.every={steps=5}", "--train.log_every={steps=1000}")
 
 
-def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on(tmp_path):
+def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on(tmp_path, capfd):
     job = _start(tmp_path / "run", *ENDLESS)
     _wait_for_checkpoint(tmp_path / "run", job)
     killed_at = time.monotonic()
@@ -64,9 +66,8 @@ def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on(tmp_path):
     saved = sorted(path.parent.name for path in (tmp_path / "run").glob("checkpoints/*/manifest.json"))
     step = int(saved[-1].removeprefix("step_"))
     more = f"--train.until={{steps={step + 3}}}"
-    done = run_torchrun("trainer/main.py", "--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", more, ranks=2)
-    assert done.returncode == 0, done.stderr
-    assert f"resuming from {tmp_path}/run/checkpoints/{saved[-1]}" in done.stdout
+    assert guard(main, ["--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", more]) == 0
+    assert f"resuming from {tmp_path}/run/checkpoints/{saved[-1]}" in capfd.readouterr().out
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["progress"]["step"] == step + 3
 
 

@@ -16,6 +16,8 @@ from configs.loader import dump_run, read_run
 from modules import members
 from tests.support.commands import ROOT, run_python, run_torchx
 from tests.support.runs import SMALL_PATH, small_run
+from trainer.failures import guard
+from trainer.main import main
 
 
 def test_torchrun_trains_evaluates_and_leaves_a_run_folder(trained):
@@ -51,6 +53,7 @@ def test_plain_python_without_any_argument_trains_the_demo_on_the_stream(tmp_pat
         assert f"\n{name} " in done.stdout
 
 
+@pytest.mark.slow  # the default tests run it dry, and start a script by position
 def test_torchx_takes_the_script_by_flag(tmp_path):
     words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x2", "--script", "trainer/main.py", "--")
     done = run_torchx(*words, "--config", str(SMALL_PATH), f"--run.folder={tmp_path}/run", "--train.until={steps=2}")
@@ -58,22 +61,30 @@ def test_torchx_takes_the_script_by_flag(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step_0000000002" / "manifest.json").exists()
 
 
-def test_the_literal_line_with_8_ranks(tmp_path):
+@pytest.mark.parametrize(
+    ("ranks", "keys", "rows"),
+    [
+        pytest.param(8, [], 65_536, marks=pytest.mark.slow),
+        (2, ["--data.synthetic.train_rows=4096"], 4_096),
+    ],
+)
+def test_the_literal_line(tmp_path, ranks, keys, rows):
     (tmp_path / "trainer").symlink_to(ROOT / "trainer")  # so that the run's folder is made here
-    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", "1x8", "trainer/main.py")
+    words = ("run", "-s", "local_cwd", "dist.ddp", "-j", f"1x{ranks}", "trainer/main.py", *keys)
     done = run_torchx(*words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCEEDED" in done.stderr
-    assert "8 rank(s)" in done.stderr  # where TorchX shows a job's lines
+    assert f"{ranks} rank(s)" in done.stderr  # where TorchX shows a job's lines
     (outcome,) = tmp_path.glob("runs/demo/*/outcome.json")
-    assert json.loads(outcome.read_text())["progress"]["rows_total"] == 65_536
+    assert json.loads(outcome.read_text())["progress"]["rows_total"] == rows
 
 
-def test_help_and_print_config():
+def test_help_and_print_config(capfd):
     helped = run_python("trainer/main.py", "--help")
     assert helped.returncode == 0 and "train.batch_size" in helped.stdout
-    shown = run_python("trainer/main.py", "--config", str(SMALL_PATH), "--train.batch_size=48", "--print-config")
-    config = read_run(shown.stdout, source="shown", resolve_arch=members.config_class, arch_kinds=members.kinds())
+    assert guard(main, ["--config", str(SMALL_PATH), "--train.batch_size=48", "--print-config"]) == 0
+    shown = capfd.readouterr().out
+    config = read_run(shown, source="shown", resolve_arch=members.config_class, arch_kinds=members.kinds())
     assert config == small_run("--train.batch_size=48")
 
 

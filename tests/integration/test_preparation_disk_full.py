@@ -12,6 +12,7 @@ import pytest
 from tests.support.click_log import synthetic_lines, write_log
 from tests.support.commands import run_python
 from tests.support.preparing import contents
+from tools.prepare_criteo import main as prepare
 
 
 @pytest.fixture
@@ -30,26 +31,44 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    return write_log(tmp_path / "day_0", synthetic_lines(2_000))
+
+
+def words_for(log: str, output: Path) -> list[str]:
+    return ["--input", log, "--output", str(output), "--workers", "1", "--memory-gb", "2"]
+
+
+def assert_told(code: int, errors: str) -> None:
+    assert code == 1, errors
+    assert "No space left on device" in errors and "make room and run again" in errors
+    assert len(errors.splitlines()) == 1
+
+
 @pytest.mark.parametrize("words", [("--vocabulary", "hash"), (), ("--reparse",)])
 @pytest.mark.parametrize("kilobytes", [64, 300, 400, 500])
-def test_a_full_disk(small_disk, tmp_path, words, kilobytes):
-    log = write_log(tmp_path / "day_0", synthetic_lines(2_000))
-    machine = ("--workers", "1", "--memory-gb", "2")
-
-    def run(output: Path) -> subprocess.CompletedProcess[str]:
-        return run_python("tools/prepare_criteo.py", "--input", log, "--output", str(output), *machine, *words)
-
-    def resize(size: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
-
-    resize(f"{kilobytes}k")
-    done = run(small_disk / "data")
-    if done.returncode:  # the more room, the later
-        assert done.returncode == 1, f"{done.returncode}: {done.stderr}"
-        assert "No space left on device" in done.stderr and "make room and run again" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-    assert done.returncode == 1 or kilobytes > 300
-    resize("50m")
-    assert run(small_disk / "data").returncode == 0
-    assert run(tmp_path / "whole").returncode == 0
+def test_a_full_disk(small_disk, log, tmp_path, capfd, words, kilobytes):
+    resize(small_disk, f"{kilobytes}k")
+    code = prepare([*words_for(log, small_disk / "data"), *words])
+    said = capfd.readouterr().err
+    if code:  # the more room, the later
+        assert_told(code, said)
+    assert code == 1 or kilobytes > 300
+    resize(small_disk, "50m")
+    assert prepare([*words_for(log, small_disk / "data"), *words]) == 0
+    assert prepare([*words_for(log, tmp_path / "whole"), *words]) == 0
     assert contents(small_disk / "data") == contents(tmp_path / "whole")
+
+
+def test_the_program_on_a_full_disk(small_disk, log):
+    resize(small_disk, "300k")
+    words = words_for(log, small_disk / "data")
+    done = run_python("tools/prepare_criteo.py", *words)
+    assert_told(done.returncode, done.stderr)
+    resize(small_disk, "50m")
+    assert run_python("tools/prepare_criteo.py", *words).returncode == 0

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from tests.support.commands import run_python, run_torchrun
+from tools.prepare_criteo import main as prepare
+from trainer.failures import guard
+from trainer.main import main
+from trainer.score import main as score
 
 
 @pytest.mark.real_data
@@ -15,17 +18,14 @@ def test_the_criteo_sample_from_log_to_merged_predictions(real_data, tmp_path):
     if not log.exists():
         pytest.skip(f"no {log}")
     split = ("--split", "train=0.9", "valid=0.1", "--min-count", "4")
-    done = run_python("tools/prepare_criteo.py", "--input", str(log), "--output", f"{tmp_path}/data", *split)
-    assert done.returncode == 0, done.stderr
+    assert prepare(["--input", str(log), "--output", f"{tmp_path}/data", *split]) == 0
     parts = json.loads((tmp_path / "data" / "manifest.json").read_text())["parts"]
     assert [(part["name"], part["num_rows"]) for part in parts] == [("train", 89_879), ("valid", 9_987)]
     config = ("--config", "configs/criteo_kaggle_sample.toml", f"--data.root={tmp_path}/data")
-    done = run_torchrun("trainer/main.py", *config, f"--run.folder={tmp_path}/run", ranks=2)
-    assert done.returncode == 0, done.stderr
+    assert guard(main, [*config, f"--run.folder={tmp_path}/run"]) == 0
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     words = ("--checkpoint", str(checkpoint), "--output", f"{tmp_path}/out", '--score.parts=["valid"]')
-    done = run_torchrun("trainer/score.py", *words, ranks=2)
-    assert done.returncode == 0, done.stderr
+    assert guard(score, words) == 0
     metrics = json.loads((tmp_path / "out" / "manifest.json").read_text())["metrics"]
     merged = metrics.pop("merged")
     assert merged["num_rows"] == 9_987

@@ -138,6 +138,7 @@ def recover(folder: Path, uninterrupted: dict[str, str], *fault: str) -> None:
     assert final_state(folder) == uninterrupted
 
 
+@pytest.mark.slow  # the corner of the soak in test_soak.py is the quick one
 def test_a_killed_rank_and_a_restart_end_in_the_same_bits(tmp_path, uninterrupted):
     recover(tmp_path, uninterrupted, "kill", "1", "step 11")
 

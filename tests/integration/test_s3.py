@@ -16,6 +16,9 @@ from tests.support.runs import SMALL_PATH, small_run
 from tests.support.s3 import needs_s3, s3_api
 from tests.support.training import score_run, train_run
 from tests.unit.trainer.ranks import one_rank
+from tools.prepare_criteo import main as prepare
+from trainer.failures import guard
+from trainer.main import main
 
 pytestmark = needs_s3
 
@@ -49,22 +52,23 @@ def test_a_log_on_s3_is_prepared_as_a_local_one(client: Any, packed: bool, tmp_p
     client.upload_file(local, "clicks", f"logs/{name}")
     remote = f"s3://clicks/logs/{name}"
     for source, output in ((local, "from_disk"), (remote, "from_s3")):
-        done = run_python(
-            "tools/prepare_criteo.py",
-            *("--input", source, "--output", str(tmp_path / output)),
-        )
-        assert done.returncode == 0, done.stderr
+        assert prepare(["--input", source, "--output", str(tmp_path / output)]) == 0
     for file in (tmp_path / "from_disk").glob("*.npy"):
         assert file.read_bytes() == (tmp_path / "from_s3" / file.name).read_bytes(), file.name
 
 
-def test_an_object_that_is_not_there(client: Any, tmp_path: Path) -> None:
-    done = run_python(
-        "tools/prepare_criteo.py",
-        *("--input", "s3://nowhere/day_0.tsv", "--output", str(tmp_path / "out")),
-    )
-    assert done.returncode == 2, done.stderr
-    assert "s3://nowhere/day_0.tsv" in done.stderr and "Traceback" not in done.stderr
+def test_the_program_prepares_from_s3(client: Any, tmp_path: Path) -> None:
+    client.upload_file(write_log(tmp_path / "day_0.tsv", synthetic_lines(300)), "clicks", "small/day_0.tsv")
+    words = ("--input", "s3://clicks/small/day_0.tsv", "--output", str(tmp_path / "out"))
+    done = run_python("tools/prepare_criteo.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_object_that_is_not_there(client: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert prepare(["--input", "s3://nowhere/day_0.tsv", "--output", str(tmp_path / "out")]) == 2
+    said = capfd.readouterr().err
+    assert "s3://nowhere/day_0.tsv" in said and "Traceback" not in said
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,9 @@ def test_a_run_on_s3_leaves_all_that_a_local_one_does(client: Any, trained: str)
     ]
 
 
-def test_a_run_on_s3_goes_on_past_a_damaged_checkpoint(client: Any, trained: str) -> None:
+def test_a_run_on_s3_goes_on_past_a_damaged_checkpoint(
+    client: Any, trained: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     for entry in client.list_objects_v2(Bucket="models", Prefix="team/run/")["Contents"]:
         copied = entry["Key"].replace("team/run/", "team/second/")
         client.copy_object(Bucket="models", Key=copied, CopySource={"Bucket": "models", "Key": entry["Key"]})
@@ -100,13 +106,11 @@ def test_a_run_on_s3_goes_on_past_a_damaged_checkpoint(client: Any, trained: str
     content[len(content) // 2] ^= 1
     client.put_object(Bucket="models", Key=damaged, Body=bytes(content))
     second = "s3://models/team/second"
-    done = run_python(*TRAIN, f"--run.folder={second}", "--train.until={steps = 8}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
-    assert (
-        f"passing over a checkpoint: s3://models/{damaged} is damaged: its bytes are not those written;" in done.stdout
-    )
-    assert any(line.startswith(f"resuming from {second}/checkpoints/step_0000000004: step 4, ") for line in said)
+    assert guard(main, [*TRAIN[1:], f"--run.folder={second}", "--train.until={steps = 8}"]) == 0
+    said = capfd.readouterr().out
+    assert f"passing over a checkpoint: s3://models/{damaged} is damaged: its bytes are not those written;" in said
+    resuming = f"resuming from {second}/checkpoints/step_0000000004: step 4, "
+    assert any(line.startswith(resuming) for line in said.splitlines())
     left = {key.split("/")[0] for key in keys(client, "team/second/checkpoints/")}
     assert left == {"step_0000000004", "step_0000000008"}
     lines = [json.loads(line) for line in body(client, "team/second/metrics.jsonl").decode().splitlines()]
@@ -135,6 +139,6 @@ def test_a_checkpoint_on_s3_scores_to_s3(client: Any, trained: str) -> None:
     assert sorted(keys(client, "team/scores/")) == sorted(["manifest.json", *files])
 
 
-def test_a_bucket_that_is_not_there_is_a_sentence(client: Any) -> None:
-    done = run_python(*TRAIN, "--run.folder=s3://nowhere/run")
-    assert (done.returncode, done.stderr) == (1, "error: s3://nowhere/run: Not Found (S3: 404)\n")
+def test_a_bucket_that_is_not_there_is_a_sentence(client: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    code = guard(main, [*TRAIN[1:], "--run.folder=s3://nowhere/run"])
+    assert (code, capfd.readouterr().err) == (1, "error: s3://nowhere/run: Not Found (S3: 404)\n")

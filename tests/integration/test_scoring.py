@@ -22,10 +22,12 @@ from trainer.checkpoints.loading import Wanted, load
 from trainer.checkpoints.manifest import read_manifest
 from trainer.data.reading.batch import make_batch
 from trainer.data.reading.source import PreparedSource
+from trainer.failures import guard
 from trainer.runtime import Runtime
+from trainer.score import main as score
 
 MEMBERS = ("deep", "cross", "dot", "factor")
-# 131 rows in ranges of 40 and batches of 16: ragged ranges, ragged batches, and at 8 ranks idle ones.
+# 131 rows in ranges of 40 and batches of 16: ragged ranges, ragged batches, and at 4 ranks idle ones.
 CUTS = ("--score.range_rows=40", "--score.batch_size=16")
 
 
@@ -46,7 +48,7 @@ def _columns(folder: Path, manifest: dict) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def scored(trained, tmp_path_factory) -> dict[int, Path]:
     folders = {}
-    for ranks in (1, 2, 8):
+    for ranks in (1, 2, 4):
         folders[ranks] = tmp_path_factory.mktemp("scored") / str(ranks)
         _score(trained, folders[ranks], ranks=ranks)
     return folders
@@ -73,7 +75,7 @@ def test_the_files_have_the_promised_columns(scored):
 
 def test_bytes_do_not_depend_on_the_world_size(scored):
     for file in scored[1].glob("*.parquet"):
-        for ranks in (2, 8):
+        for ranks in (2, 4):
             assert file.read_bytes() == (scored[ranks] / file.name).read_bytes(), (ranks, file.name)
 
 
@@ -125,11 +127,10 @@ def test_one_part_one_row_more_ranks_than_rows(trained, tmp_path):
     assert manifest["metrics"]["merged"]["auc"] is None
 
 
-def test_finished_predictions_are_not_overwritten(trained, scored):
+def test_finished_predictions_are_not_overwritten(trained, scored, capfd):
     before = {file.name: file.read_bytes() for file in scored[1].iterdir()}
-    done = run_python("trainer/score.py", "--checkpoint", str(trained.checkpoint), "--output", str(scored[1]))
-    assert done.returncode == 2
-    assert "holds finished predictions" in done.stderr
+    assert guard(score, ["--checkpoint", str(trained.checkpoint), "--output", str(scored[1])]) == 2
+    assert "holds finished predictions" in capfd.readouterr().err
     assert before == {file.name: file.read_bytes() for file in scored[1].iterdir()}
 
 
@@ -147,5 +148,4 @@ def test_a_failing_rank_leaves_nothing_that_looks_finished(trained, tmp_path, ba
     assert len(sentences) == 1
     assert f"feature C5, row {bad_row}: id 10000 is outside its table" in sentences[0]
     assert not (tmp_path / "out" / "manifest.json").exists()
-    again = run_torchrun("trainer/score.py", *words[:4], *CUTS, ranks=2)
-    assert again.returncode == 0, again.stderr
+    assert guard(score, [*words[:4], *CUTS]) == 0

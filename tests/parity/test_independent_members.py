@@ -15,8 +15,19 @@ def _of_member(state: State, member: str) -> State:
     return {key: value for key, value in state.items() if any(mark in key for mark in marks)}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-@pytest.mark.parametrize("placement", ["data_parallel", "table_wise", "row_wise"])
+ALL_PLACEMENTS = ("data_parallel", "table_wise", "row_wise")
+
+
+@pytest.mark.parametrize(
+    ("world_size", "placement"),
+    [
+        (1, "table_wise"),
+        *((2, placement) for placement in ALL_PLACEMENTS),
+        (4, "row_wise"),
+        *(pytest.param(1, placement, marks=pytest.mark.slow) for placement in ("data_parallel", "row_wise")),
+        *(pytest.param(4, placement, marks=pytest.mark.slow) for placement in ("data_parallel", "table_wise")),
+    ],
+)
 def test_trained_together_equals_trained_alone(ranks, tmp_path, world_size, placement):
     overrides = (*placed(placement), "--members.dot.arch.dropout=0.3", "--train.until={steps=9}")
     pool = ranks(world_size)

@@ -9,8 +9,17 @@ from tests.support.state import assert_bit_equal
 from tests.support.training import loaded_state, rows_trained, train_run
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("placement", ["data_parallel", "table_wise", "row_wise"])
+@pytest.mark.parametrize(
+    ("world_size", "placement"),
+    [
+        (1, "row_wise"),
+        (2, "data_parallel"),
+        (2, "table_wise"),
+        (2, "row_wise"),
+        pytest.param(1, "data_parallel", marks=pytest.mark.slow),
+        pytest.param(1, "table_wise", marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_equals_uninterrupted(ranks, tmp_path, world_size, placement):
     pool = ranks(world_size)
     common = (*placed(placement), "--members.deep.arch.dropout=0.2", "--train.evaluate_every={steps=4}")
@@ -22,7 +31,14 @@ def test_resumed_equals_uninterrupted(ranks, tmp_path, world_size, placement):
     assert_bit_equal(whole, resumed)
 
 
-@pytest.mark.parametrize("placements", [("table_wise", "row_wise"), ("data_parallel", "table_wise"), ("auto", "auto")])
+PLACEMENTS_SAVED_AND_LOADED = [
+    ("table_wise", "row_wise"),
+    ("data_parallel", "table_wise"),
+    pytest.param(("auto", "auto"), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("placements", PLACEMENTS_SAVED_AND_LOADED)
 def test_a_checkpoint_of_2_ranks_loads_at_1_and_4(ranks, tmp_path, placements):
     saved_under, loaded_under = placements
     saved, progress = ranks(2).run(train_run, small_run(*placed(saved_under)), str(tmp_path))[0]
@@ -33,7 +49,7 @@ def test_a_checkpoint_of_2_ranks_loads_at_1_and_4(ranks, tmp_path, placements):
         assert_bit_equal(saved, loaded)
 
 
-@pytest.mark.parametrize("world_sizes", [(2, 1, 4), (4, 2, 1)])
+@pytest.mark.parametrize("world_sizes", [(2, 1, 4), pytest.param((4, 2, 1), marks=pytest.mark.slow)])
 def test_every_row_is_trained_once_an_epoch_while_the_world_changes(ranks, tmp_path, world_sizes):
     rows = []
     for world_size, steps in zip(world_sizes, (2, 7, 18), strict=True):  # 9 steps are an epoch

@@ -113,7 +113,10 @@ def interrupt_on_sigterm() -> None:
 
 def end_all(mark: str) -> None:
     """Ends the processes of a mark at once; torchrun first, which would start its ranks again."""
-    for process in reversed(processes_of(mark)):
-        with contextlib.suppress(PermissionError):
-            process.signal(signal.SIGKILL)
-    wait_until_gone(mark, seconds=10)
+    deadline = time.monotonic() + 10
+    # Again and again: a torchrun may start a rank between the look and the signal.
+    while (left := processes_of(mark)) and time.monotonic() < deadline:
+        for process in reversed(left):
+            with contextlib.suppress(PermissionError):
+                process.signal(signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)

@@ -33,8 +33,9 @@ def test_what_a_process_and_its_children_hold_is_added() -> None:
     assert peak.num_looks > 10
 
 
-def test_a_child_is_seen_whichever_thread_has_started_it_and_after_its_parent_has_ended() -> None:
-    child = "import time; time.sleep(0.3); held = bytearray(b'x') * (120 << 20); time.sleep(0.4)"
+def test_a_child_is_seen_whichever_thread_has_started_it_and_after_its_parent_has_ended(tmp_path: Path) -> None:
+    wait = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.02)"
+    child = f"import os, time\n{wait}\nheld = bytearray(b'x') * (120 << 20); time.sleep(0.4)"
     starts = f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(0.2)"
     program = (
         f"import subprocess, sys, threading, time; t = threading.Thread(target=lambda: exec({starts!r})); t.start()"
@@ -43,6 +44,7 @@ def test_a_child_is_seen_whichever_thread_has_started_it_and_after_its_parent_ha
     with MemoryWatch(process.pid) as watch:
         assert process.wait() == 0
         assert watch.peak.anonymous_bytes < 100 * MIB  # the child has yet to take it
+        (tmp_path / "go").touch()
         time.sleep(0.8)
     assert watch.peak.anonymous_bytes > 120 * MIB
 

@@ -347,7 +347,7 @@ def _mutated(draw) -> bytes:
     return data + b"\n" if data and not data.endswith(b"\n") else data
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(data=_mutated())
 def test_every_mutated_line_is_a_row_or_bad_and_rows_are_what_the_line_says(data):
     rows = _parse(data)
