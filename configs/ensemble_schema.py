@@ -194,6 +194,16 @@ class Member(Section):
             not_negative("l2", self.l2),
             probability("feature_dropout", self.feature_dropout),
             *(
+                f"{key}: the member is frozen, and this is for its training; remove it"
+                for key, given in (
+                    ("feature_dropout", self.feature_dropout > 0),
+                    ("bagging", self.bagging != "none"),
+                    ("optimizer", self.optimizer is not None),
+                    ("lr", self.lr is not None),
+                )
+                if given and self.freeze
+            ),
+            *(
                 f'{key}: only own tables have a member\'s {what}; set it in the table group, or tables = "own"'
                 for key, what in (("dim", "dim"), ("l2", "l2"), ("tables_seed", "seed"))
                 if getattr(self, key) is not None and self.tables != "own"

@@ -213,6 +213,9 @@ class RunConfig(Section):
             f" take merged or one of {', '.join(expanded)}",
             *self._own_table_problems(),
             *self._bagging_problems(),
+            "loss: a single member has nobody to be tied to; remove merged_share, distillation and mutual"
+            if self.loss.ties_members and len(expanded) == 1
+            else None,
             *self._early_stop_problems(),
             "members: all are frozen, so nothing would be trained; leave one without freeze"
             if self.members and all(member.freeze for member in self.members.values())
@@ -255,9 +258,7 @@ class RunConfig(Section):
     def _early_stop_problems(self) -> list[str | None]:
         stop = self.train.early_stop
         if not stop.evaluations:
-            return (
-                ["train.early_stop.columns: nothing stops; give train.early_stop.evaluations"] if stop.columns else []
-            )
+            return []
         key = "train.early_stop"
         problems: list[str | None] = []
         groups = self.members_by_group()

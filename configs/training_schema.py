@@ -126,6 +126,9 @@ class Schedule(Section):
             f"decay_start_step: {self.decay_start_step} is within the {self.warmup_steps} warm-up steps"
             if decays and self.decay_start_step < self.warmup_steps
             else None,
+            f"plateau_of: kind is {self.kind!r}, which listens to no figure; remove it, or take kind = 'plateau'"
+            if self.plateau_of != "watch" and self.kind != "plateau"
+            else None,
             f"plateau_factor: {self.plateau_factor!r} is not between 0 and 1"
             if not 0 < self.plateau_factor < 1
             else None,
@@ -168,7 +171,16 @@ class EarlyStop(Section):
     columns.shared = "merged"."""
 
     def __post_init__(self) -> None:
-        self.refuse(not_negative("evaluations", self.evaluations), not_negative("min_change", self.min_change))
+        idle = {"metric": self.metric != "auc", "min_change": self.min_change != 1e-6, "columns": bool(self.columns)}
+        self.refuse(
+            not_negative("evaluations", self.evaluations),
+            not_negative("min_change", self.min_change),
+            *(
+                f"{key}: nothing stops; give evaluations"
+                for key, given in idle.items()
+                if given and not self.evaluations
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

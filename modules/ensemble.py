@@ -84,6 +84,8 @@ class MemberBank(nn.Module):
         super().train(mode)
         for name in self._frozen:
             self.members[name].eval()
+            if name in self.hiding:
+                self.hiding[name].eval()
         return self
 
     def stop(self, names: Collection[str]) -> None:

@@ -98,21 +98,25 @@ def member_fields(
     """
     twins = set(numeric_ids.values())
     others = tuple(name for name in id_features if name not in twins)
+    if not id_features:
+        raise ValueError("the data have no id feature, and a member reads at least one")
     if not dense_names:
         return MemberFields(numeric="none", num_dense=0, features=tuple(id_features), embedded=arch.reads_embeddings)
     alone = [name for name in dense_names if name not in numeric_ids]
-    possible = [way for way in arch.numeric if way != "ids" or not alone]
+    possible = [way for way in arch.numeric if (not alone if way == "ids" else others)]
     if wish == AUTO and possible:
         wish = possible[0]
     if wish not in arch.numeric:
         raise ValueError(f"{wish!r} is not how this kind takes numbers; choose one of {', '.join(arch.numeric)}")
-    if wish not in possible:
+    if wish == "ids" and alone:
         raise ValueError(
             f"'ids' needs the discretised form of every number, and {alone[0]} has none in these data; prepare them"
             " with both (tools/prepare_criteo.py --numerics both), or choose another way"
         )
     if wish == "ids":
         return MemberFields(numeric="ids", num_dense=0, features=tuple(id_features), embedded=arch.reads_embeddings)
+    if not others:
+        raise ValueError(f"{wish!r} leaves no id feature to read; choose 'ids', or prepare data with an id feature")
     return MemberFields(numeric=wish, num_dense=len(dense_names), features=others, embedded=arch.reads_embeddings)
 
 

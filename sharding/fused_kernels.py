@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,14 @@ class FusedKernel:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()  # TorchRec hands the group's rate to the kernel here, and not before
+
+    def flush(self) -> None:
+        """Writes what a cache on the GPU holds back to the weights in host memory; without a cache it does nothing."""
+        cast(Any, self.module).flush()
+
+    def drop_cache(self) -> None:
+        """Forgets what a cache on the GPU holds, once weights in host memory were written from outside."""
+        cast(Any, self.module).reset_cache_states()
 
     def count_only_training(self) -> None:
         """Keeps forwards without gradients, those of evaluations, out of the kernel's count of steps.

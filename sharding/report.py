@@ -15,6 +15,7 @@ Bytes held, per rank:
 - host_tables: weights and optimizer state under the uvm kernels, which lie in host memory; not in the total.
 - dense_weights 4 P, dense_gradients 4 P (8 P beyond one rank: they are reduced in a copy), dense_optimizer adam 8 P,
   adagrad 4 P, sgd 0, for P dense parameters. What is frozen counts as if it were trained.
+- best_weights: table_weights and dense_weights once more, where early stop keeps the best.
 - id_buffers: what a rank sends, itself included, 4 B (L r/R + 1) per shard of any rank, and what it gets,
   4 W B (L r/R + 1) per shard of its own. Of a data-parallel table 4 B (L + 1).
 - embedding_buffers: 4 W B c per shard of its own and 4 B D per table; twice that in training, for the gradients.
@@ -56,6 +57,7 @@ _HELD = (
     "dense_weights",
     "dense_gradients",
     "dense_optimizer",
+    "best_weights",
     "id_buffers",
     "embedding_buffers",
     _HOST_KIND,
@@ -99,6 +101,7 @@ class PlannedJob:
     num_dense_parameters: int = 0
     dense_optimizer: str = "sgd"
     purpose: Literal["train", "score"] = "train"
+    keeps_best: bool = False  # a second copy of all weights, as they were when they were best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +195,8 @@ def report_plan(
         else:
             ledger.add_shards(table, plan)
     ledger.add_dense()
+    if job.keeps_best:
+        ledger.held["best_weights"] += ledger.held["table_weights"] + ledger.held["dense_weights"]
     return PlanReport(
         tables_per_sharding_type=dict(sorted(Counter(plan["sharding_type"] for plan in placed.values()).items())),
         bytes_per_rank=_rounded(ledger.held),

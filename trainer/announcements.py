@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from configs.loader import dump_run
 from configs.schema import RunConfig
+from modules.layers.batch_norm import BatchNorm
 from trainer import storage
 from trainer.assembly import AssembledTraining
 from trainer.checkpoints.manifest import PLAN_NAME
 from trainer.clock import clock
+from trainer.data.reading.loading import slice_size
 from trainer.data.synthetic.stream import SyntheticSource
 from trainer.loop import LoopEnd
 from trainer.metrics.exact import BinaryMetrics
@@ -29,6 +33,13 @@ def say_start(config: RunConfig, *, assembled: AssembledTraining, folder: str, r
         f"{len(training.member_names)} members ({', '.join(training.member_names)}), {parameters:,} dense parameters;"
         f" {runtime.world_size} rank(s) on {runtime.device.type}; {training.source.num_rows:,} training rows"
     )
+    norms = [name for name, member in training.task.ensemble.bank.members.items() if _has_batch_norm(member)]
+    if norms and runtime.world_size > 1:
+        rows = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
+        runtime.say(
+            f"batch norm ({', '.join(norms)}): by the {rows:,} rows of each rank; running statistics are averaged over"
+            " ranks at every step"
+        )
     runtime.say(assembled.report.table())
     if assembled.resumed_from:
         progress = training.progress
@@ -41,11 +52,21 @@ def say_start(config: RunConfig, *, assembled: AssembledTraining, folder: str, r
         runtime.say(f"best possible on the held-out rows: AUC {best.auc:.5f}, log loss {best.log_loss_nats:.5f} nats")
 
 
+def _has_batch_norm(member: nn.Module) -> bool:
+    return any(isinstance(layer, BatchNorm) for layer in member.modules())
+
+
 def say_end(end: LoopEnd, *, assembled: AssembledTraining, folder: str, runtime: Runtime) -> None:
     """What was trained, how good it is, and where everything lies."""
     progress = assembled.training.progress
     if end.preempted:
         runtime.say(f"stopped on request at step {progress.step}, with a checkpoint; start again to go on: {folder}")
+        return
+    if end.rows == 0 and assembled.training.early_stop.is_over:
+        runtime.say(
+            f"all members have stopped, the last at step {progress.step}, and only their best weights are left; to"
+            f" train them further start another run with checkpoint.start_from: {folder}"
+        )
         return
     if end.rows == 0:
         runtime.say(f"already trained to step {progress.step}; nothing to do: {folder}")

@@ -7,7 +7,7 @@ weights, the dense optimizer, restore.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from configs.errors import ConfigError
 from configs.loader import dump_run
 from configs.schema import RunConfig
 from configs.training_schema import Dense
+from modules.layers.batch_norm import BatchNorm
 from modules.tables import FIRST_ORDER_SUFFIX
 from sharding.apply import shard_model
+from sharding.fused_kernels import FusedKernel, fused_kernels
 from sharding.initialisation import TableInit, initialise_tables
 from sharding.report import PlanReport
 from sharding.shards import table_name
@@ -61,7 +63,13 @@ class ShardedTask:
 
 
 def shard_task(
-    built: BuiltTask, *, rows_per_rank: int, runtime: Runtime, dense: Dense | None = None, plan_path: str = ""
+    built: BuiltTask,
+    *,
+    rows_per_rank: int,
+    runtime: Runtime,
+    dense: Dense | None = None,
+    plan_path: str = "",
+    keeps_best: bool = False,
 ) -> ShardedTask:
     """Plans, or takes the plan of a file, and shards. All ranks must call this.
 
@@ -71,13 +79,20 @@ def shard_task(
         runtime: The ranks.
         dense: How dense parameters are trained; None: this is a scoring job.
         plan_path: A plan file; empty: the planner decides.
+        keeps_best: Whether early stop keeps a second copy of the weights.
 
     Raises:
         ConfigError: the plan file is not of this job.
         PlanError: the tables do not fit.
     """
     planned = plan_task(
-        built.task, built.specs, rows_per_rank=rows_per_rank, dense=dense, path=plan_path, runtime=runtime
+        built.task,
+        built.specs,
+        rows_per_rank=rows_per_rank,
+        dense=dense,
+        path=plan_path,
+        keeps_best=keeps_best,
+        runtime=runtime,
     )
     model = shard_model(built.task, plan=planned.plan, device=runtime.device, process_group=runtime.group)
     return ShardedTask(built=built, model=model, plan=planned.as_json, report=planned.report)
@@ -108,7 +123,12 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
     with runtime.patience("planning"):
         sharded = shard_task(
-            built, rows_per_rank=rows_per_rank, runtime=runtime, dense=config.dense, plan_path=config.run.plan
+            built,
+            rows_per_rank=rows_per_rank,
+            runtime=runtime,
+            dense=config.dense,
+            plan_path=config.run.plan,
+            keeps_best=config.train.early_stop.evaluations > 0,
         )
     model = sharded.model
     initialise_tables(
@@ -116,7 +136,8 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     )
     optimizer = _task_optimizer(config, sharded, runtime=runtime)
     early_stop = _early_stop(config, sharded)
-    _check_group_rates(config, optimizer, runtime=runtime)
+    _check_groups_can_part(config, optimizer, runtime=runtime)
+    _check_batch_norms(built, rows_per_rank=rows_per_rank)
     ranks = runtime.open_side_group()  # so that a checkpoint can be written beside training
     run_checkpoints = RunCheckpoints(
         folder=storage.join(folder, CHECKPOINTS_NAME),
@@ -213,24 +234,58 @@ def _task_optimizer(config: RunConfig, sharded: ShardedTask, *, runtime: Runtime
 
 def _early_stop(config: RunConfig, sharded: ShardedTask) -> EarlyStop:
     frozen = sharded.built.task.ensemble.frozen_groups
-    groups = {name: members for name, members in config.members_by_group().items() if name not in frozen}
+    trained = {name for name, member in config.expanded_members() if not member.freeze}
+    groups = {
+        group: own for group, names in config.members_by_group().items() if (own := [n for n in names if n in trained])
+    }
     weights: dict[str, dict[str, Pieces | Tensor]] = {group: {} for group in groups}
     for key, value in sharded.model.state_dict().items():
         member, table = member_of(key), table_name(key)
         group = sharded.built.facts.groups[member] if member else _group_of(str(table))
-        if group in groups:
+        if (member in trained) if member else (group in groups and group not in frozen):
             weights[group][f"model/{key}"] = pieces_of(value)
-    return EarlyStop(config.train.early_stop, schedule=config.train.schedule, groups=groups, weights=weights)
+    kernels = fused_kernels(sharded.model)
+    return EarlyStop(
+        config.train.early_stop,
+        schedule=config.train.schedule,
+        groups=groups,
+        weights=weights,
+        before_read=lambda: _each(kernels, FusedKernel.flush),
+        after_write=lambda: _each(kernels, FusedKernel.drop_cache),
+    )
 
 
-def _check_group_rates(config: RunConfig, optimizer: TaskOptimizer, *, runtime: Runtime) -> None:
+def _each(kernels: Sequence[FusedKernel], do: Callable[[FusedKernel], None]) -> None:
+    for kernel in kernels:
+        do(kernel)
+
+
+def _check_batch_norms(built: BuiltTask, *, rows_per_rank: int) -> None:
+    for name, member in built.task.ensemble.bank.members.items():
+        norms = any(isinstance(layer, BatchNorm) and layer.training for layer in member.modules())
+        if norms and rows_per_rank < 2:
+            raise ConfigError(
+                f"train.batch_size: a rank gets one row a step, and member {name} has batch norm, which needs two or"
+                " more; take a larger one, or fewer ranks"
+            )
+
+
+def _check_groups_can_part(config: RunConfig, optimizer: TaskOptimizer, *, runtime: Runtime) -> None:
+    """Refuses what one group cannot do without the others."""
+    drifting = next((tables for tables in runtime.gather(optimizer.drifting_tables()) if tables), ())
+    if config.train.early_stop.evaluations and drifting:
+        raise ConfigError(
+            f"train.early_stop.evaluations: table {drifting[0]} is under the kernels' Adam, which moves rows of a"
+            ' stopped member too; give its group placement = "data_parallel", or another optimizer'
+        )
     if config.train.schedule.plateau_of != "early_stop":
         return
     mixed = next((groups for groups in runtime.gather(optimizer.mixed_kernel()) if groups), None)
     if mixed:
         raise ConfigError(
             f"train.schedule.plateau_of: tables of {' and '.join(sorted(mixed))} share a kernel and its learning rate;"
-            ' give them placement = "data_parallel" or rates that differ, or take plateau_of = "watch"'
+            ' give them placement = "data_parallel", or groups of their own with rates that differ, or take'
+            ' plateau_of = "watch"'
         )
 
 

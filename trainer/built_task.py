@@ -114,6 +114,8 @@ def member_seed(config: RunConfig, name: str, member: Member) -> int:
 
 
 def _seat(name: str, member: Member, *, config: RunConfig, features: SourceFeatures) -> _Seat:
+    if member.dim is not None and not member.arch.reads_embeddings:
+        raise ConfigError(f"members.{name}.dim: {member.arch.kind} reads weights per id and no embeddings; remove it")
     seed = member_seed(config, name, member)
     section = config.table_group(member.tables)
     if member.tables == "own":

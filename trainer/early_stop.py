@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +24,12 @@ class _Group:
 
     def __init__(self, *, section: EarlyStopSection, schedule: Schedule, column: str, live: State) -> None:
         self.patience = section.evaluations
+        self.metric = section.metric
         self.watch = QualityWatch(Watch(column=column, metric=section.metric), min_change=section.min_change)
         self.schedule = LrSchedule(schedule)
         self.stale = 0
         self.stopped = False
+        self.has_best = False  # whether an evaluation has said which weights are the best
         self.live = live
         self.best = {f"{BEST_PREFIX}{key}": _copied(value) for key, value in live.items()}
 
@@ -35,10 +38,14 @@ class _Group:
             target.copy_(source)
 
     def take_best(self) -> None:
+        if not self.has_best:
+            return
         for best, live in self._pairs():
             live.copy_(best)
 
     def swap(self) -> None:
+        if not self.has_best:
+            return
         for best, live in self._pairs():
             kept = live.clone()
             live.copy_(best)
@@ -60,6 +67,8 @@ class EarlyStop:
         schedule: The learning rate's; with plateau_of = "early_stop" each group has a factor of its own.
         groups: Table group -> its members that are trained.
         weights: Table group -> its live weights, tables and members, by their keys in a checkpoint.
+        before_read: Brings the live weights up to date, where a cache holds newer ones.
+        after_write: Has a cache forget what it held of the live weights.
     """
 
     def __init__(
@@ -69,7 +78,10 @@ class EarlyStop:
         schedule: Schedule,
         groups: Mapping[str, Sequence[str]],
         weights: Mapping[str, State],
+        before_read: Callable[[], object] = lambda: None,
+        after_write: Callable[[], object] = lambda: None,
     ) -> None:
+        self._before_read, self._after_write = before_read, after_write
         self._members = {name: tuple(members) for name, members in groups.items()}
         self._by_group = schedule.kind == "plateau" and schedule.plateau_of == "early_stop"
         self._holds_best = False
@@ -112,14 +124,21 @@ class EarlyStop:
     @torch.no_grad()
     def update(self, quality: Mapping[str, MeteredColumn]) -> list[str]:
         """Takes one evaluation's figures in, by column name; gives a sentence for all that changes."""
-        told = []
+        told: list[str] = []
+        if not self.is_on:
+            return told
+        self._before_read()
         for name, group in self._groups.items():
             if group.stopped:
                 continue
             verdict = group.watch.update(quality)
+            if math.isnan(verdict.value):
+                told.append(f"{', '.join(self._members[name])}: these rows do not define {group.metric}, it goes on")
+                continue
             group.stale = 0 if verdict.improved else group.stale + 1
             if verdict.improved:
                 group.keep_best()
+                group.has_best = True
             before = group.schedule.plateau
             group.schedule.on_evaluation(verdict.improved)
             who = ", ".join(self._members[name])
@@ -129,20 +148,24 @@ class EarlyStop:
                 told.append(f"{who}: stopped, no better for {group.stale} evaluations; best {group.watch.told_best}")
             elif self._by_group and group.schedule.plateau != before:
                 told.append(f"{who}: no better than {group.watch.told_best}; lr times {group.schedule.plateau:g}")
+        self._after_write()
         return told
 
     @torch.no_grad()
     def hold_best(self, wanted: bool) -> None:
         """Puts the best weights of the groups that have not stopped in place of their last ones, or the last back."""
         if wanted != self._holds_best:
+            self._before_read()
             for group in self._groups.values():
                 if not group.stopped:
                     group.swap()
+            self._after_write()
             self._holds_best = wanted
 
     @torch.no_grad()
     def begin(self) -> None:
         """Takes the weights of now for the best ones, until an evaluation says otherwise."""
+        self._before_read()
         for group in self._groups.values():
             group.keep_best()
 
@@ -158,6 +181,7 @@ class EarlyStop:
                 name: {
                     "stale": group.stale,
                     "stopped": group.stopped,
+                    "has_best": group.has_best,
                     "watch": group.watch.state(),
                     "schedule": group.schedule.state(),
                 }
@@ -171,6 +195,7 @@ class EarlyStop:
         for name, saved in state["groups"].items():
             group = self._groups[name]
             group.stale, group.stopped = saved["stale"], saved["stopped"]
+            group.has_best = saved["has_best"]
             group.watch.restore(saved["watch"])
             group.schedule.restore(saved["schedule"])
 

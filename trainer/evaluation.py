@@ -89,6 +89,6 @@ def figures(column: MeteredColumn) -> dict[str, float]:
     }
 
 
-def as_scalars(results: dict[str, MeteredColumn]) -> dict[str, float]:
-    """Metric path -> value."""
-    return {f"eval/{name}/{key}": value for name, column in results.items() for key, value in figures(column).items()}
+def as_scalars(results: dict[str, MeteredColumn], *, name: str = "eval") -> dict[str, float]:
+    """Metric path -> value: `NAME/COLUMN/FIGURE`, where `best` is of the best weights and `eval` of those of now."""
+    return {f"{name}/{column}/{key}": value for column, of in results.items() for key, value in figures(of).items()}

@@ -230,7 +230,7 @@ class _BetweenSteps:
         there and goes on is as one that never ended.
         """
         training = self._training
-        self._measure(step, pipeline=pipeline)
+        self._measure(step, pipeline=pipeline, name="eval")
         watch = training.watch if counts else copy.copy(training.watch)
         verdict = watch.update(self._quality)
         if verdict.reached_target and not counts:
@@ -242,12 +242,12 @@ class _BetweenSteps:
             self._runtime.say(f"  train.watch.target is reached: {verdict.value:.5f}")
         return verdict.rank if verdict.rank > -torch.inf else None
 
-    def _measure(self, step: int, *, pipeline: Pipeline) -> None:
+    def _measure(self, step: int, *, pipeline: Pipeline, name: str) -> None:
         training = self._training
         assert training.evaluator is not None
         with self._runtime.patience("an evaluation"), _detached(pipeline, training.model):
             self._quality = training.evaluator.evaluate(training.model)
-        self._reporter.write(step, as_scalars(self._quality))
+        self._reporter.write(step, as_scalars(self._quality, name=name))
         quality_line(self._quality, say=self._runtime.say)
 
     def _learn_from_evaluation(self, improved: bool) -> None:
@@ -263,7 +263,7 @@ class _BetweenSteps:
         training = self._training
         training.early_stop.hold_best(True)
         self._runtime.say("  with every member's best weights:")
-        self._measure(step, pipeline=pipeline)
+        self._measure(step, pipeline=pipeline, name="best")
         rank = copy.copy(training.watch).update(self._quality).rank
         return rank if rank > -torch.inf else None
 

@@ -200,6 +200,11 @@ class TaskOptimizer:
         """Table groups that one kernel of this rank updates at one rate, where there are several; else empty."""
         return next((groups for _, _, groups in self._kernels if len(groups) > 1), frozenset())
 
+    def drifting_tables(self) -> tuple[str, ...]:
+        """Tables of this rank that a gradient of zero moves all the same: those under the kernels' Adam."""
+        tables = (table for kernel, _, _ in self._kernels for table in kernel.tables)
+        return tuple(table for table in tables if self._specs[table].optimizer == "adam")
+
     def set_lr_factor(self, factor: float, *, by_group: Mapping[str, float] | None = None) -> None:
         """Sets every learning rate to `factor` times the configured one.
 

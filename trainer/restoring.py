@@ -238,12 +238,15 @@ def _take_member(
             ' give it tables = "own", or take its weights from there'
         )
     rename: dict[str, str] = {}
+    read = set(ours["inputs"][name]["features"])
     for suffix in ("", FIRST_ORDER_SUFFIX):
         prefix = f"{our_group}{suffix}/"
         rename |= {
             table: f"{their_group}{suffix}/{table.removeprefix(prefix)}"
             for table in ours["tables"]
-            if table.startswith(prefix) and (not suffix or f"{their_group}{suffix}/" in _prefixes(theirs["tables"]))
+            if table.removeprefix(prefix) in read
+            and table.startswith(prefix)
+            and (not suffix or f"{their_group}{suffix}/" in _prefixes(theirs["tables"]))
         }
     for table, their_table in rename.items():
         _check_same_size(table, their_table, ours=ours, theirs=theirs, folder=folder)
@@ -269,9 +272,14 @@ def _check_same_size(
 ) -> None:
     saved, mine = theirs["tables"].get(their_table), ours["tables"][table]
     if saved != mine:
+        if saved is None:
+            raise CheckpointError(
+                f"tables {table}: {folder} has no {their_table}; leave out of data and members.NAME.numeric what that"
+                " run did not read, or train anew"
+            )
         raise CheckpointError(
-            f"tables {table}: {mine[0]} x {mine[1]} in this run,"
-            f" {f'{saved[0]} x {saved[1]}' if saved else 'absent'} in {folder}; give them the same dim"
+            f"tables {table}: {mine[0]} x {mine[1]} in this run, {saved[0]} x {saved[1]} in {folder}; give them the"
+            " same dim"
         )
 
 

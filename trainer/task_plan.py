@@ -38,6 +38,7 @@ def plan_task(
     rows_per_rank: int,
     dense: Dense | None,
     path: str,
+    keeps_best: bool = False,
     runtime: Runtime,
 ) -> TaskPlan:
     """Plans the task's tables. All ranks must call this.
@@ -48,6 +49,7 @@ def plan_task(
         rows_per_rank: Rows of a rank's batch.
         dense: How dense parameters are trained; None: they are not, this is a scoring job.
         path: A plan file to take the plan from; empty: the planner decides.
+        keeps_best: Whether early stop keeps a second copy of the weights.
         runtime: The ranks to plan for.
 
     Raises:
@@ -103,6 +105,7 @@ def plan_task(
             num_dense_parameters=sum(parameter.numel() for parameter in bank.parameters()),
             dense_optimizer="sgd" if dense is None else dense.optimizer,
             purpose="score" if dense is None else "train",
+            keeps_best=keeps_best,
         ),
     )
     return TaskPlan(plan=plan, as_json=as_json | {"report": report.as_json()}, report=report)

@@ -66,7 +66,7 @@ def test_every_wrong_key_and_value_at_once(refused, tmp_path):
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("--tables.shared.l2=0.1", "tables.shared.l2: 0.1 needs placement = \"data_parallel\" for every table"),
+        ("--tables.shared.l2=0.1", 'tables.shared.l2: 0.1 needs placement = "data_parallel" for every table'),
         ("--tables.shared.placement=grid", "tables.shared.placement: 'grid' under rowwise_adagrad keeps one sum per"),
         (
             "--tables.shared.features.C3.placement=grid",

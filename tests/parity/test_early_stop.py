@@ -31,7 +31,12 @@ def _curves(folder: str) -> dict[str, list[float]]:
     """Column -> its log loss at every evaluation."""
     lines = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
     return {
-        member: [line[f"eval/{member}/log_loss_nats"] for line in lines if f"eval/{member}/log_loss_nats" in line]
+        member: [
+            line[f"{name}/{member}/log_loss_nats"]
+            for line in lines
+            for name in ("eval", "best")
+            if f"{name}/{member}/log_loss_nats" in line
+        ]
         for member in ("dot", "factor")
     }
 

@@ -60,7 +60,10 @@ def live_state(config: RunConfig, fill: float, **data: Any) -> LiveState:
             tensors[f"optimizer/tables/{name}/sum"] = torch.full((rows,), fill)
     facts = ModelFacts(
         members=members,
-        inputs={name: {"numeric": member.numeric} for name, member in config.expanded_members()},
+        inputs={
+            name: {"numeric": member.numeric, "features": list(FEATURES.table_rows)}
+            for name, member in config.expanded_members()
+        },
         groups=groups,
         tables=tables,
         table_rules=rules,

@@ -171,7 +171,7 @@ def _kind(kind: str) -> list[str]:
         text.idea[0].upper() + text.idea[1:],
         "",
         "```text",
-        *text.equation.replace("; ", ";\n").splitlines(),
+        *_clauses(text.equation),
         "```",
         "",
         f"*Source.* {text.source}",
@@ -183,6 +183,17 @@ def _kind(kind: str) -> list[str]:
         f"*Defaults.* {_defaults(config)}",
         "",
     ]
+
+
+def _clauses(equation: str) -> list[str]:
+    """The equation's clauses, a line each: cut at semicolons outside of brackets."""
+    lines, depth = [""], 0
+    for character in equation:
+        depth += (character in "([{") - (character in ")]}")
+        lines[-1] += character
+        if character == ";" and depth == 0:
+            lines.append("")
+    return [line.strip() for line in lines]
 
 
 def _escaped(text: str) -> str:

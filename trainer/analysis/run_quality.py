@@ -30,7 +30,8 @@ def run_quality(folder: str) -> dict[str, Any]:
     if not storage.is_file(path):
         raise ConfigError(f"--run: {folder!r} has no {METRICS_NAME}; name the folder of a finished run")
     lines = [json.loads(line) for line in storage.read_text(path).splitlines()]
-    evaluations = [line for line in lines if f"eval/{MERGED}/auc" in line]
+    # The best weights' figures come last, where the run stopped early.
+    evaluations = [(line, name) for line in lines for name in ("eval", "best") if f"{name}/{MERGED}/auc" in line]
     checkpoints = storage.join(folder, CHECKPOINTS_NAME)
     steps = step_names(checkpoints)
     if not evaluations or not steps:
@@ -38,21 +39,21 @@ def run_quality(folder: str) -> dict[str, Any]:
     manifest = read_manifest(storage.join(checkpoints, steps[-1]))
     run = storage.join(folder, RUN_NAME)
     config = read_run(storage.read_text(run), source=run, resolve_arch=members.config_class, arch_kinds=members.kinds())
-    last = evaluations[-1]
+    last, which = evaluations[-1]
     found = {}
     for name, member in config.expanded_members():
         fields, group = MemberFields.of_json(manifest.model["inputs"][name]), manifest.model["groups"][name]
         dense = fields.cost(member.arch, dim=_dim(manifest.model, group, fields=fields)).parameters
         found[name] = {
             "kind": member.arch.kind,
-            "auc": last[f"eval/{name}/auc"],
-            "log_loss": last[f"eval/{name}/log_loss_nats"],
+            "auc": last[f"{which}/{name}/auc"],
+            "log_loss": last[f"{which}/{name}/log_loss_nats"],
             "parameters": dense + _table_parameters(manifest.model, group, fields=fields),
             "epochs": sum(1 for line in lines if f"train/{name}/loss_nats" in line),
         }
     return {
         "members": found,
-        "merged": {"auc": last[f"eval/{MERGED}/auc"], "log_loss": last[f"eval/{MERGED}/log_loss_nats"]},
+        "merged": {"auc": last[f"{which}/{MERGED}/auc"], "log_loss": last[f"{which}/{MERGED}/log_loss_nats"]},
         "seconds": lines[-1]["seconds"],
     }
 

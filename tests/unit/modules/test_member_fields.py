@@ -46,6 +46,18 @@ def test_a_wish_that_cannot_be_met_is_refused() -> None:
         fields("mlp", "ids", twins={"I1": "I1_id"})
 
 
+def test_a_member_reads_at_least_one_id_feature() -> None:
+    numbers = {"dense_names": ("I1",), "id_features": ("I1_id",), "numeric_ids": {"I1": "I1_id"}}
+    kind = members.config_class("mlp")
+    assert member_fields(kind, wish="auto", **numbers).numeric == "ids"  # type: ignore[arg-type]
+    for wish in ("dense", "scaled"):
+        with pytest.raises(ValueError, match=f"'{wish}' leaves no id feature to read; choose 'ids'"):
+            member_fields(kind, wish=wish, **numbers)  # type: ignore[arg-type]
+    for dense in ((), ("I1",)):
+        with pytest.raises(ValueError, match="no id feature"):
+            member_fields(kind, wish="auto", dense_names=dense, id_features=(), numeric_ids={})
+
+
 @pytest.mark.parametrize("kind", members.kinds())
 @pytest.mark.parametrize("wish", ["dense", "scaled", "ids"])
 def test_every_kind_takes_numbers_as_it_says(kind: str, wish: str) -> None:

@@ -41,7 +41,9 @@ def test_show(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{steps(run)[2]}\nstep 3; epoch 1, row 3 of it; 103 rows seen; saved by 4 rank(s); quality -0.5"
     )
     assert "plan for 4 rank(s): 6 row_wise" in text
-    assert re.search(r"deep +shared +77 +[\d.]+ +[\d.]+  mlp\(hidden = \[4\], dropout = 0.0, batch_norm = False\)", text)
+    assert re.search(
+        r"deep +shared +77 +[\d.]+ +[\d.]+  mlp\(hidden = \[4\], dropout = 0.0, batch_norm = False\)", text
+    )
     norm = float(state(3)[KEY].double().norm())
     sums = float(state(3)["optimizer/tables/shared/C1/sum"].double().norm())
     assert re.search(rf"shared/C1 +10 +8 +{norm:.5g} .* 0  adagrad \(sum {sums:.4g}\); row_wise\n", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,55 @@ def test_what_asks_for_evaluations_needs_rows_for_them(
     with pytest.raises(ConfigError) as refused:
         assemble_training(small(tmp_path, *root, *words), folder=str(tmp_path / "run"), runtime=runtime)
     assert str(refused.value) == f"{key}: there is no data.valid to evaluate on; name its parts"
+
+
+def test_batch_norm_needs_two_rows_a_rank(tmp_path: Path, runtime: Runtime) -> None:
+    words = ("--train.batch_size=1", "--members.deep.arch={kind='mlp',batch_norm=true}")
+    with pytest.raises(ConfigError, match=r"train.batch_size: a rank gets one row a step, and member deep"):
+        assemble_training(small(tmp_path, *words), folder=str(tmp_path / "run"), runtime=runtime)
+
+
+def test_a_trained_member_on_frozen_tables_may_stop_and_only_its_own_weights_are_kept(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    saved = save(assemble_training(small(tmp_path), folder=str(tmp_path / "old"), runtime=runtime))
+    words = (
+        "--data.valid=[]",
+        "--train.evaluate_every={steps=2}",
+        "--train.early_stop={evaluations=1, columns={shared='top'}}",
+        "--members.deep.freeze=true",
+        f"--members.deep.weights_from={saved}",
+        "--members.top.arch={kind='mlp',hidden=[3]}",
+    )
+    assembled = assemble_training(small(tmp_path, *words), folder=str(tmp_path / "new"), runtime=runtime)
+    stop = assembled.training.early_stop
+    assert stop.is_on and list(stop.state()["groups"]) == ["shared"]
+    assert all(key.startswith("best/model/ensemble.bank.members.top.") for key in stop.state_tensors())
+    assert len(stop.state_tensors()) == 4
+    held = assembled.report.bytes_per_rank
+    assert held["best_weights"] == tuple(
+        a + b for a, b in zip(held["table_weights"], held["dense_weights"], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--train.early_stop={metric='ne'}",), "metric: nothing stops; give evaluations"),
+        (("--train.schedule.plateau_of=early_stop",), "plateau_of: kind is 'constant', which listens to no figure"),
+        (("--loss.mutual=1",), "loss: a single member has nobody to be tied to"),
+        (("--members.deep.feature_dropout=0.1", "--members.deep.freeze=true"), "feature_dropout: the member is frozen"),
+        (("--members.deep.bagging=poisson", "--train.day_by_day=true"), "numbers every day's rows alike"),
+        (("--tables.shared.optimizer=dense_adam",), "optimizer: 'dense_adam' needs placement = \"data_parallel\""),
+        (("--members.deep={tables='own',l2=0.1,arch={kind='mlp'}}",), "l2: 0.1 needs every row of the table"),
+    ],
+)
+def test_keys_that_mean_nothing_together_are_refused(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        small(tmp_path, *words)
+
+
+def test_a_dim_for_a_member_without_embeddings_is_refused(tmp_path: Path) -> None:
+    words = ("--members.deep={tables='own',dim=8,arch={kind='lr'}}",)
+    with pytest.raises(ConfigError, match="members.deep.dim: lr reads weights per id and no embeddings"):
+        build_task(small(tmp_path, *words), features=FEATURES)

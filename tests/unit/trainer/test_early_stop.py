@@ -26,7 +26,8 @@ class Run:
             "shared": {"model/shared": self.shared},
             "solo": {"model/solo": Pieces(shape=(6, 4), parts={(3, 0): self.solo})},
         }
-        section = Section(evaluations=evaluations, columns={"shared": "merged"}, **keys)
+        columns = {"shared": "merged"} if evaluations else {}
+        section = Section(evaluations=evaluations, columns=columns, **keys)
         self.stop = EarlyStop(section, schedule=schedule or Schedule(), groups=GROUPS, weights=weights)  # type: ignore[arg-type]
         self.stop.begin()
 
@@ -64,10 +65,41 @@ def test_a_change_that_is_too_small_is_none() -> None:
     assert told == ["a, b: stopped, no better for 2 evaluations; best auc 0.50000"]
 
 
-def test_nan_is_no_improvement() -> None:
+def test_rows_that_do_not_define_the_figure_stop_nobody_and_cost_nobody_its_weights() -> None:
     run = Run(evaluations=1)
-    assert len(run.evaluate(merged=float("nan"), solo=0.5)) == 1
-    assert run.stop.stopped_members == {"a", "b"}
+    run.train(1.0)
+    for _ in range(3):
+        told = run.evaluate(merged=float("nan"), solo=0.5)
+    assert told[0] == "a, b: these rows do not define auc, it goes on"
+    assert run.stop.stopped_members == {"solo"}
+    run.stop.hold_best(True)
+    assert (run.shared == 1.0).all()  # never evaluated, so the last weights are all there is
+
+
+def test_before_any_evaluation_there_are_no_best_weights() -> None:
+    run = Run()
+    run.train(1.0)
+    run.stop.hold_best(True)
+    assert (run.shared == 1.0).all() and (run.solo == 1.0).all()
+    run.stop.hold_best(False)
+    assert (run.shared == 1.0).all() and (run.solo == 1.0).all()
+
+
+def test_caches_are_brought_up_to_date_before_and_emptied_after() -> None:
+    calls: list[str] = []
+    weights = {"solo": {"model/solo": torch.zeros(2)}}
+    stop = EarlyStop(
+        Section(evaluations=1),
+        schedule=Schedule(),
+        groups={"solo": ("solo",)},
+        weights=weights,
+        before_read=lambda: calls.append("read"),
+        after_write=lambda: calls.append("write"),
+    )
+    stop.begin()
+    stop.update({"solo": SimpleNamespace(metrics=SimpleNamespace(auc=0.5))})  # type: ignore[dict-item]
+    stop.hold_best(True)
+    assert calls == ["read", "read", "write", "read", "write"]
 
 
 def test_each_group_has_a_rate_of_its_own_where_the_schedule_says_so() -> None:

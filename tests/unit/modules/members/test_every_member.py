@@ -71,6 +71,10 @@ def with_widths() -> list[tuple[str, str]]:
     return [(kind, key) for kind in members.kinds() for key in keys_of(kind) if key.endswith(("hidden", "units"))]
 
 
+def with_dropout() -> list[tuple[str, str]]:
+    return [(kind, key) for kind in members.kinds() for key in keys_of(kind) if key.endswith("dropout")]
+
+
 def idle(member: nn.Module, inputs: MemberInput) -> list[str]:
     """Parameters and inputs of at least one value that the loss does not move; none may get a gradient that is not
     finite."""
@@ -141,12 +145,12 @@ def test_widths_that_are_none_are_refused(kind: str, key: str, width: int) -> No
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5])
-@pytest.mark.parametrize("kind", with_key("dropout"))
-def test_a_dropout_that_is_no_probability_is_refused(kind: str, dropout: float) -> None:
+@pytest.mark.parametrize(("kind", "key"), with_dropout())
+def test_a_dropout_that_is_no_probability_is_refused(kind: str, key: str, dropout: float) -> None:
     with pytest.raises(ValueError) as refused:
-        members.config_class(kind)(kind=kind, dropout=dropout)  # type: ignore[call-arg]
-    assert str(refused.value) == f"dropout: {dropout} is not in [0, 1)"
-    members.config_class(kind)(kind=kind, dropout=0.0)  # type: ignore[call-arg]
+        members.config_class(kind)(kind=kind, **{key: dropout})  # type: ignore[arg-type]
+    assert str(refused.value) == f"{key}: {dropout} is not in [0, 1)"
+    members.config_class(kind)(kind=kind, **{key: 0.0})  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("error")
@@ -212,13 +216,13 @@ def test_a_logit_does_not_depend_on_the_other_rows(kind: str) -> None:
     torch.testing.assert_close(member(mixed)[:1], together[:1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", with_key("dropout"))
-def test_dropout_acts_in_training_alone(kind: str) -> None:
-    plain, dropping = build(kind).eval(), build(kind, dropout=0.5)
+@pytest.mark.parametrize(("kind", "key"), with_dropout())
+def test_dropout_acts_in_training_alone(kind: str, key: str) -> None:
+    plain, dropping = build(kind).eval(), build(kind, **{key: 0.5})
     for source, target in zip(plain.parameters(), dropping.parameters(), strict=True):
         target.data.copy_(source.data)
     layers = [module for module in dropping.modules() if isinstance(module, Dropout)]
-    assert layers, "dropout is a key, and no layer drops"
+    assert layers, f"{key} is a key, and no layer drops"
     assert not [module for module in plain.modules() if isinstance(module, nn.Dropout | Dropout)]
     inputs = inputs_of(kind, B)
     assert torch.equal(dropping.eval()(inputs), plain(inputs))
