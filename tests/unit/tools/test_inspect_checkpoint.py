@@ -63,10 +63,10 @@ def test_show_names_what_is_not_finite(tmp_path: Path, capsys: pytest.CaptureFix
 def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, _ = steps(run)
     assert call("compare", first, first) == 0
-    assert capsys.readouterr().out.endswith("15 tensors: 15 equal bit for bit, 0 different\n")
+    assert capsys.readouterr().out.endswith("16 tensors: 16 equal bit for bit, 0 different\n")
     assert call("compare", first, second) == 1
     text = capsys.readouterr().out
-    assert "15 tensors: 0 equal bit for bit, 15 different" in text
+    assert "16 tensors: 0 equal bit for bit, 16 different" in text
     assert re.search(r"shared/C1 +10 x 8 +[\d.]+ +[\d.]+  different\n", text)
     assert re.search(r"deep.mlp.layers.0.weight +4 x 17 +[\d.]+ +[\d.]+  different\n", text)
     near = state(1)
@@ -75,7 +75,7 @@ def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     other = store(tmp_path / "near", near)
     assert call("compare", first, other) == 1
     assert call("compare", first, other, "--tolerance", "2e-4") == 0
-    assert "15 tensors: 14 equal bit for bit, 1 within 0.0002, 0 different" in capsys.readouterr().out
+    assert "16 tensors: 15 equal bit for bit, 1 within 0.0002, 0 different" in capsys.readouterr().out
     assert call("compare", first, other, "--tolerance", "2e-4", "--state") == 1
     text = capsys.readouterr().out
     assert re.search(r"optimizer/tables/shared/C1/sum +10 x 8", text) and "deep.mlp" not in text

@@ -27,7 +27,7 @@ def test_the_member_is_its_equation(num_dense: int, batch_norm: bool) -> None:
         x0 = plain.side_by_side(dense, embedded)
         pairs = sum(plain.inner(embedded[i], embedded[j]) for j in range(NUM_FEATURES) for i in range(j))
         deep = plain.mlp(weights, "deep.layers", x0, num_hidden=2, last_linear=True, batch_norms=batch_norm)[0]
-        linear = plain.inner(weights["linear.dense.weight"][0], dense) if num_dense else 0.0
+        linear = plain.linear(weights, "dense_linear", dense)[0] if num_dense else 0.0
         expected.append(linear + sum(first_order) + pairs + deep)
     plain.assert_rows_are(member(inputs), expected)
 
