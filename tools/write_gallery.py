@@ -13,7 +13,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from trainer import storage
-from trainer.analysis.member_gallery import gallery
+from trainer.analysis.member_gallery import gallery, speeds
 from trainer.analysis.run_quality import run_quality
 
 DATA, PAGE = "docs/gallery.json", "docs/gallery.md"
@@ -28,8 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     measured: dict[str, Any] = storage.read_json(DATA)
     if given.speed:
-        kept = {key: measured.get("speed", {}).get(key, []) for key in ("notes", "commands")}
-        measured["speed"] = kept | storage.read_json(given.speed)
+        measured["speed"] |= {"kinds": speeds(storage.read_json(given.speed))}
     if given.run:
         machine = given.machine or measured["frappe_x1"].get("machine", "")
         measured["frappe_x1"] |= run_quality(given.run) | {"machine": machine}

@@ -73,6 +73,21 @@ class KindCost:
         return KindCost(numeric=fields.numeric, first_order=first_order, cost=fields.cost(arch, dim=DIM))
 
 
+def speeds(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the gallery keeps of what tools/bench_members.py wrote."""
+    return {
+        member["kind"]: {
+            precision: {
+                way: {key: of[key] for key in ("rows_per_second", "share_of_bound") if key in of}
+                for way, of in member[precision].items()
+                if way in ("evaluation", "training")
+            }
+            for precision in found["gemm_flops"]
+        }
+        for member in found["members"]
+    }
+
+
 def gallery(measured: Mapping[str, Any]) -> str:
     """The gallery in Markdown.
 
@@ -153,9 +168,9 @@ def _speed(found: Mapping[str, Any]) -> list[str]:
     for kind, of in found["kinds"].items():
         cells = []
         for precision in ("fp32", "bf16"):
-            forward, training = of[precision]["forward"], of[precision]["training"]
+            forward, training = of[precision]["evaluation"], of[precision]["training"]
             cells += [f"{forward['rows_per_second']:,.0f}", f"{training['rows_per_second']:,.0f}"]
-            cells.append(f"{training['fraction_of_bound']:.0%}")
+            cells.append(f"{training['share_of_bound']:.0%}" if "share_of_bound" in training else "")
         lines.append(f"| `{kind}` | {' | '.join(cells)} |")
     return [*lines, "", "```sh", *found["commands"], "```", ""]
 
