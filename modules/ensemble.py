@@ -65,6 +65,7 @@ class MemberBank(nn.Module):
         self._views = dict(views)
         self._frozen = frozenset(frozen)
         self._stopped: frozenset[str] = frozenset()
+        self._skipped: frozenset[str] = frozenset()
         self.frozen_groups = frozenset(group for name in self._frozen for group in views[name].groups)
         self._dropouts = [
             (derive_seed(views[name].seed, path), layer)
@@ -95,6 +96,10 @@ class MemberBank(nn.Module):
         """
         self._stopped = frozenset(names)
 
+    def skip(self, names: Collection[str]) -> None:
+        """Leaves these members, and no others, out of the evaluations to come: their logits are then 0."""
+        self._skipped = frozenset(names)
+
     def begin_step(self, *, step: int, rank: int, num_rows: int | None = None) -> None:
         """Seeds every dropout layer from (member seed, layer, step, rank) alone, and says which rows only pad.
 
@@ -114,7 +119,7 @@ class MemberBank(nn.Module):
         """One logit tensor [B] per member, in member order; those of frozen members carry no gradient."""
         by_key = pooled.to_dict()
         stacked: dict[tuple[str, ...], Tensor] = {}
-        stopped = self._stopped if self.training else frozenset()
+        stopped = self._stopped if self.training else self._skipped
         logits: dict[str, Tensor] = {}
 
         def seen(name: str) -> MemberInput:

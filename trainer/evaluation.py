@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import nn
@@ -46,19 +46,43 @@ class Evaluator:
         self._columns = (*member_names, MERGED)
         self._rule = rule
         self._runtime = runtime
+        self._kept: dict[str, list[torch.Tensor]] = {}  # member that no longer changes -> its logits, batch by batch
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, MeteredColumn]:
-        """Figures by column (members, then merged). All ranks must call this; the model is left in training mode."""
+    def evaluate(
+        self,
+        model: nn.Module,
+        *,
+        settled: Collection[str] = (),
+        skip: Callable[[Collection[str]], None] = lambda _names: None,
+    ) -> dict[str, MeteredColumn]:
+        """Figures by column (members, then merged). All ranks must call this; the model is left in training mode.
+
+        Args:
+            model: The task.
+            settled: Members that no longer change. Their logits are kept, 4 bytes a row, and computed once.
+            skip: Has the model leave members out of evaluations.
+        """
+        known = {name for name in settled if name in self._kept}
+        for name in set(settled) - known:
+            self._kept[name] = []
+        skip(known)
+        try:
+            return self._evaluate(model, known=known)
+        finally:
+            skip(())
+
+    def _evaluate(self, model: nn.Module, *, known: Collection[str]) -> dict[str, MeteredColumn]:
         model.eval()
         meter = LogitMeter(self._columns, device=self._runtime.device)
         device = self._runtime.device
         made = self._reader.batches(self._order)
         with prefetched(made, ahead=self._prefetch_batches, device=device) as batches:
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 self._runtime.beat("an evaluation")
                 on_device = batch.to(device, non_blocking=True)
                 _, output = model(on_device)
+                self._keep(output.logits_BM, number=number, known=known)
                 merged_B = merge(output.logits_BM.double(), rule=self._rule)
                 # Kept away from 0 and 1 as in metrics_of_probabilities: an infinite logit has no loss.
                 merged_logit_B = torch.logit(merged_B, eps=torch.finfo(merged_B.dtype).eps)
@@ -67,6 +91,15 @@ class Evaluator:
         meter.reduce(self._runtime.sum)
         model.train()
         return meter.compute()
+
+    def _keep(self, logits_BM: torch.Tensor, *, number: int, known: Collection[str]) -> None:
+        """Puts what is known of a batch in, and keeps what will not change."""
+        for name, of_batches in self._kept.items():
+            column = self._columns.index(name)
+            if name in known:
+                logits_BM[:, column] = of_batches[number].to(logits_BM.device)
+            else:
+                of_batches.append(logits_BM[:, column].cpu())
 
 
 def quality_line(results: dict[str, MeteredColumn], *, say: Callable[[str], None]) -> None:

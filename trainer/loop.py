@@ -246,7 +246,9 @@ class _BetweenSteps:
         training = self._training
         assert training.evaluator is not None
         with self._runtime.patience("an evaluation"), _detached(pipeline, training.model):
-            self._quality = training.evaluator.evaluate(training.model)
+            self._quality = training.evaluator.evaluate(
+                training.model, settled=training.early_stop.stopped_members, skip=training.task.ensemble.bank.skip
+            )
         self._reporter.write(step, as_scalars(self._quality, name=name))
         quality_line(self._quality, say=self._runtime.say)
 

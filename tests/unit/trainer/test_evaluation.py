@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,41 @@ def test_scalars_and_the_line_say_the_same(tmp_path: Path) -> None:
     assert said[0].startswith("  eval auc/log_loss_nats  deep ")
     merged = f"merged {scalars['eval/merged/auc']:.5f}/{scalars['eval/merged/log_loss_nats']:.5f}"
     assert said[0].endswith(merged)
+
+
+def test_a_member_that_no_longer_changes_is_computed_once(tmp_path: Path) -> None:
+    arrays = part_arrays(50, seed=3)
+    source = PreparedSource(root=prepared_folder(tmp_path / "data", {"day": arrays}), parts=["day"])
+    evaluator = Evaluator(
+        source=source,
+        batch_size=16,
+        member_names=["deep", "solo"],
+        rule="mean_logit",
+        runtime=OneOfMany(),  # type: ignore[arg-type]
+    )
+
+    class Skipping(LinearMembers):
+        skipped: frozenset[str] = frozenset()
+
+        def forward(self, batch: Batch) -> tuple[Tensor, EnsembleOutput]:
+            total, output = super().forward(batch)
+            if "solo" in self.skipped:
+                output.logits_BM[:, 1] = 0.0
+            return total, output
+
+    model, asked = Skipping(), []
+
+    def skip(names: Collection[str]) -> None:
+        model.skipped = frozenset(names)
+        asked.append(sorted(names))
+
+    whole = evaluator.evaluate(model)
+    for _ in range(3):
+        found = evaluator.evaluate(model, settled={"solo"}, skip=skip)
+        assert as_scalars(found) == as_scalars(whole)
+    assert asked == [[], [], ["solo"], [], ["solo"], []]
+    model.scale = 2.0  # what still changes is seen, and the merge with it
+    changed = evaluator.evaluate(model, settled={"solo"}, skip=skip)
+    assert changed["solo"].metrics == whole["solo"].metrics
+    assert changed["deep"].metrics.log_loss_nats != whole["deep"].metrics.log_loss_nats
+    assert changed["merged"].metrics.log_loss_nats != whole["merged"].metrics.log_loss_nats
