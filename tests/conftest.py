@@ -49,6 +49,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Dealer(config, log)
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Starts torch's random stream anew, so that what a test draws does not depend on those before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Holds torch at one thread where any test module imported it."""
