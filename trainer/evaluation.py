@@ -99,7 +99,7 @@ class Evaluator:
             if name in known:
                 logits_BM[:, column] = of_batches[number].to(logits_BM.device)
             else:
-                of_batches.append(logits_BM[:, column].cpu())
+                of_batches.append(logits_BM[:, column].to("cpu", copy=True))  # a view would keep every column
 
 
 def quality_line(results: dict[str, MeteredColumn], *, say: Callable[[str], None]) -> None:
