@@ -63,10 +63,6 @@ def keys_of(kind: str) -> list[str]:
     return [field.name for field in dataclasses.fields(members.config_class(kind))]
 
 
-def with_key(key: str) -> list[str]:
-    return [kind for kind in members.kinds() if key in keys_of(kind)]
-
-
 def with_widths() -> list[tuple[str, str]]:
     return [(kind, key) for kind in members.kinds() for key in keys_of(kind) if key.endswith(("hidden", "units"))]
 
