@@ -14,6 +14,10 @@ RUN := .venv/bin/python
 BOOTSTRAP := $(or $(PYTHON),python3) tools/bootstrap.py --variant "$(VARIANT)" $(if $(PYTHON),--this-python)
 OURS := configs modules sharding trainer torchx_components tools tests
 
+# Whole files to a process. One that crashes ends the run with the test's name: started again it would hang
+# (pytest-xdist 3.8.0, every --dist but load).
+DEALING := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install demo test test-gpu test-slow check format clean
@@ -28,7 +32,7 @@ demo: install  ## from a raw log to merged predictions and a table, in minutes
 	@$(RUN) tools/demo.py $(ARGS)
 
 test: install  ## all tests but those for a GPU and the slow ones
-	@$(RUN) -m pytest -m "not gpu and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) -m pytest -m "not gpu and not slow" -n $(WORKERS) $(DEALING) $(ARGS)
 
 test-gpu: install  ## what only a CUDA machine can verify
 	@$(RUN) -m pytest -m gpu $(ARGS)
