@@ -1,7 +1,7 @@
 """RunConfig and its sections: every key a run has, with its meaning and default.
 
 Table groups, members and the merge are in configs/ensemble_schema.py, training and checkpoints in
-configs/training_schema.py.
+configs/training_schema.py, batch scoring in configs/score_schema.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.ensemble_schema import Loss, Member, Merge, TableGroup, odd_dim
+from configs.score_schema import Score
 from configs.section import Section, not_negative, positive
 from configs.training_schema import Checkpoint, Dense, Train
 
@@ -127,28 +128,6 @@ class Data(Section):
             not_negative("seed", self.seed),
             f"valid: {both[0]!r} is a training part too; a row must not be in both" if both else None,
             f"train: {doubled[0]!r} is named twice; its rows would be trained twice" if doubled else None,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score(Section):
-    """Batch scoring (trainer/score.py)."""
-
-    parts: tuple[str, ...] = ()
-    """Parts to score; empty: every part of data.root."""
-
-    batch_size: int = 4_096
-    """Rows per step and rank; batches are cut from row numbers, never from the world size."""
-
-    range_rows: int = 65_536
-    """Rows of one prediction file; ranges are dealt to the ranks in turn."""
-
-    def __post_init__(self) -> None:
-        doubled = sorted(name for name, count in Counter(self.parts).items() if count > 1)
-        self.refuse(
-            positive("batch_size", self.batch_size),
-            positive("range_rows", self.range_rows),
-            f"parts: {doubled[0]!r} is named twice; a row is scored once" if doubled else None,
         )
 
 

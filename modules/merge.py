@@ -5,7 +5,9 @@ Shapes: B rows, M members. Each rule maps logits [B, M] to probabilities [B] in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,3 +44,26 @@ def merge(logits_BM: Tensor, *, rule: str) -> Tensor:
         KeyError: the rule is not one of `RULES`.
     """
     return RULES[rule](logits_BM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRule:
+    """A merge rule ready to be applied: its name, the members that it is for, and what was fitted."""
+
+    rule: str
+    members: tuple[str, ...]  # whose logits it takes, in this order
+
+    @staticmethod
+    def fixed(rule: str, *, members: Sequence[str]) -> MergeRule:
+        """A rule of `RULES`, which needs no fit."""
+        assert rule in RULES, rule
+        return MergeRule(rule=rule, members=tuple(members))
+
+    def probabilities(self, logits_BM: Tensor) -> Tensor:
+        """Merged probability [B], float64, of logits [B, M] whose columns are `members`."""
+        assert logits_BM.shape[1] == len(self.members), (logits_BM.shape, self.members)
+        return RULES[self.rule](logits_BM.double())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as in a merge.toml and in the manifest of predictions."""
+        return {"rule": self.rule, "members": list(self.members)}

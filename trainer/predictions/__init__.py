@@ -1,0 +1,1 @@
+"""Predictions: Parquet files of row ranges, the manifest that makes them complete, and what reads them."""
