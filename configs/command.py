@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from configs.errors import ConfigError
 from configs.key_types import field_types, is_mapping
@@ -24,6 +25,9 @@ class Flag:
 
     meaning: str
     """One sentence for the help."""
+
+    times: Literal["once", "often"] = "once"
+    """How often it may be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,8 @@ class Program:
 class Command:
     """A command line, split."""
 
-    flags: dict[str, str]
-    """The value of each flag given; a flag without a value has the value ""."""
+    flags: dict[str, tuple[str, ...]]
+    """The values of each flag given, in order; a flag without a value has the value ""."""
 
     overrides: tuple[str, ...]
     """The other words, `--section.key=value`."""
@@ -59,7 +63,13 @@ class Command:
 
     def one(self, flag: str) -> str | None:
         """The value of the flag, None where it is not given."""
-        return self.flags.get(flag)
+        values = self.all(flag)
+        assert len(values) < 2, f"{flag} may be given often"
+        return values[0] if values else None
+
+    def all(self, flag: str) -> tuple[str, ...]:
+        """Every value of the flag, in order."""
+        return self.flags.get(flag, ())
 
 
 CONFIG = Flag(name="--config", value="FILE", meaning="The run, as TOML; keys given as words win over it.")
@@ -68,9 +78,10 @@ PRINT_CONFIG = Flag(name="--print-config", meaning="Print every key with its val
 CHECKPOINT = Flag(
     name="--checkpoint",
     value="DIR",
-    meaning="A checkpoint's folder, as runs/NAME/TIME/checkpoints/step_...",
+    meaning="A checkpoint's folder, as runs/NAME/TIME/checkpoints/step_...; several, each as LABEL=DIR, in one pass.",
+    times="often",
 )
-OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go.")
+OUTPUT = Flag(name="--output", value="DIR", meaning="Where the predictions go; an unfinished job there goes on.")
 
 TRAIN = Program(
     name="trainer/main.py",
@@ -85,11 +96,13 @@ TRAIN = Program(
 )
 SCORE = Program(
     name="trainer/score.py",
-    purpose="Scores every row once with a checkpoint's members and writes each logit and the merged prediction.",
+    purpose="Scores every row once with a checkpoint's members and writes each logit and the merged prediction.\n"
+    "The same command on an unfinished folder does what is missing; several checkpoints are merged as if trained"
+    " together.",
     examples=(
         "torchx run -s local_cwd dist.ddp -j 1x2 trainer/score.py --checkpoint DIR --output predictions",
         "python trainer/score.py --checkpoint DIR --output predictions --score.parts='[\"day_23\"]'",
-        "python trainer/score.py --checkpoint DIR --output predictions --merge.rule=mean_probability",
+        "python trainer/score.py --checkpoint a=DIR --checkpoint b=DIR --output predictions --merge.rule=median",
     ),
     flags=(CHECKPOINT, OUTPUT, HELP, PRINT_CONFIG),
 )
@@ -102,10 +115,10 @@ def parse_command(argv: Sequence[str], *, program: Program) -> Command:
 
     Raises:
         ConfigError: A word is neither a flag nor of the form `--section.key=value`, a flag's value
-            is missing or not wanted, or a flag is given twice.
+            is missing or not wanted, or a flag is given twice that may be given once.
     """
     known = {flag.name: flag for flag in program.flags}
-    flags: dict[str, str] = {}
+    flags: dict[str, tuple[str, ...]] = {}
     overrides: list[str] = []
     words = list(argv)
     while words:
@@ -116,13 +129,13 @@ def parse_command(argv: Sequence[str], *, program: Program) -> Command:
             flag = known[name]
             if flag.value and not equals:
                 value = _next_value(flag, words)
-            if name in flags:
+            if name in flags and flag.times == "once":
                 raise ConfigError(f"{name}: given twice; give it once")
             if not flag.value and equals:
                 raise ConfigError(f"{word}: {name} takes no value; write {name}")
             if flag.value and not value:
                 raise ConfigError(f"{word}: no value; write {name} {flag.value}")
-            flags[name] = value
+            flags[name] = (*flags.get(name, ()), value)
         else:
             _refuse_unless_override(word, words, known)
             overrides.append(word)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.section import ArchConfig, Section, not_negative, not_yet, positive, probability
+from configs.section import ArchConfig, Section, not_negative, positive, probability
 
 Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam", "dense_adam"]
 DenseOptimizer = Literal["adam", "adagrad", "sgd"]
@@ -34,7 +34,7 @@ MergeRule = Literal[
 Kernel = Literal["auto", "fused", "uvm", "uvm_caching"]
 
 COLUMN_PLACEMENTS = ("column_wise", "table_column_wise", "grid")
-MERGE_RULES_NOW = ("mean_logit", "mean_probability", "median")
+FIXED_MERGE_RULES = ("mean_logit", "mean_probability", "median", "confidence")
 MOST_COPIES = 10_000
 
 
@@ -256,7 +256,14 @@ class Merge(Section):
     """How the members' predictions become one."""
 
     rule: MergeRule = "mean_logit"
-    """mean_logit: the sigmoid of the mean logit."""
+    """mean_logit: the sigmoid of the mean logit. mean_probability: the mean of the probabilities. median: the sigmoid
+    of the median logit. confidence: the logits weighted by how sure each member is of the row. weights, greedy,
+    stacking: fitted on saved predictions by tools/merge_predictions.py; name its merge.toml in score.merge_file."""
 
     def __post_init__(self) -> None:
-        self.refuse(not_yet("rule", self.rule, MERGE_RULES_NOW))
+        self.refuse(
+            None
+            if self.rule in FIXED_MERGE_RULES
+            else f"rule: {self.rule!r} has weights to fit: run tools/merge_predictions.py fit on saved predictions, and"
+            " name its merge.toml in score.merge_file"
+        )

@@ -107,6 +107,23 @@ def read_table_schema(path: str) -> TableSchema:
     return schema
 
 
+def table_schema_of(table: Mapping[str, Any], *, source: str) -> TableSchema:
+    """A table's schema from plain values, as the manifest of prepared data keeps it.
+
+    Args:
+        table: The keys.
+        source: What to call it in sentences.
+
+    Raises:
+        ConfigError: It has problems; all of them are in the message.
+    """
+    checked = _validate(TableSchema, dict(table))
+    if checked.problems:
+        raise config_error(source, checked.problems, tree={})
+    schema: TableSchema = checked.section
+    return schema
+
+
 def read_arch(
     table: Mapping[str, Any],
     *,

@@ -49,14 +49,6 @@ class ArchConfig(Section):
         raise NotImplementedError(f"{type(self).__name__} must define cost()")
 
 
-def not_yet(field: str, value: object, implemented: tuple[object, ...]) -> str | None:
-    """The problem text for a value that the schema names and no code serves yet, else None."""
-    if value in implemented:
-        return None
-    choices = ", ".join(str(choice) for choice in implemented)
-    return f"{field}: {value!r} is not implemented yet; choose one of {choices}"
-
-
 def positive(field: str, value: float | None) -> str | None:
     """The problem text when `value` is given and not above zero, else None."""
     if value is None or value > 0:

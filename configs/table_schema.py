@@ -1,4 +1,4 @@
-"""TableSchema: which columns of a table file are the label, the weight, the split and the features, and of what kind.
+"""TableSchema: which columns of a table file are the label, the weight, the split, the features, or kept as they are.
 
 The files of configs/tables/ are such; `tools/prepare_table.py --schema` reads one. Columns are named as in the header.
 """
@@ -17,6 +17,9 @@ UNIX_SECONDS = "unix_seconds"
 _TIME_PIECES = ("%Y", "%y", "%m", "%d", "%H", "%M", "%S")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _NO_DELIMITERS = ("\n", "\r", "\0")
+_PREDICTION_COLUMNS = ("part", "row", "label", "merged")
+_PREDICTION_PREFIXES = ("logit_", "probability_")
+MOST_KEPT_BYTES = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +183,29 @@ class MultiFeature(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptColumn(Section):
+    """A column that no member reads and that score.keep passes into the predictions, as a request id."""
+
+    column: str = ""
+    """The column; empty: named as this section."""
+
+    type: Literal["text", "integer"] = "text"
+    """integer: whole numbers of 64 bits, 8 bytes a row; a row with another value, or none, is a bad line."""
+
+    max_bytes: int = 64
+    """text: bytes of the longest in UTF-8, and what each row takes; a row with a longer one is a bad line."""
+
+    def __post_init__(self) -> None:
+        own = KeptColumn.__dataclass_fields__["max_bytes"].default
+        self.refuse(
+            None
+            if 1 <= self.max_bytes <= MOST_KEPT_BYTES
+            else f"max_bytes: {self.max_bytes} must be from 1 to {MOST_KEPT_BYTES:,}",
+            "max_bytes: is for text; leave it out" if self.type == "integer" and self.max_bytes != own else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableSchema(Section):
     """A table: its files and what their columns are. Columns that no section names are not read."""
 
@@ -204,6 +230,9 @@ class TableSchema(Section):
     multi: dict[str, MultiFeature] = field(default_factory=dict)
     """The categorical features of any number of values, by name."""
 
+    keep: dict[str, KeptColumn] = field(default_factory=dict)
+    """Columns kept beside the features, by the name that score.keep gives."""
+
     def __post_init__(self) -> None:
         names = [*self.numeric, *self.categorical, *self.multi]
         self.refuse(
@@ -213,11 +242,13 @@ class TableSchema(Section):
                 for kind, features, others in (
                     ("categorical", self.categorical, self.numeric),
                     ("multi", self.multi, {**self.numeric, **self.categorical}),
+                    ("keep", self.keep, {name: None for name in names}),
                 )
                 for name in features
                 if name in others
             ),
             *(_bad_name(kind, name) for kind, features in _kinds(self).items() for name in features),
+            *(_taken_name(name) for name in self.keep),
             *(self._unknown_columns() if self.table.columns else ()),
         )
 
@@ -238,8 +269,23 @@ class TableSchema(Section):
         ]
 
 
-def _kinds(schema: TableSchema) -> dict[str, Mapping[str, NumericFeature | CategoricalFeature | MultiFeature]]:
-    return {"numeric": schema.numeric, "categorical": schema.categorical, "multi": schema.multi}
+def _kinds(
+    schema: TableSchema,
+) -> dict[str, Mapping[str, NumericFeature | CategoricalFeature | MultiFeature | KeptColumn]]:
+    return {
+        "numeric": schema.numeric,
+        "categorical": schema.categorical,
+        "multi": schema.multi,
+        "keep": schema.keep,
+    }
+
+
+def _taken_name(name: str) -> str | None:
+    if name in _PREDICTION_COLUMNS or name.startswith(_PREDICTION_PREFIXES):
+        return f"keep.{name}: predictions have such a column already; choose another name and give its column"
+    if name == "weight":
+        return "keep.weight: score.keep has the weight of [weight] by this name; choose another and give its column"
+    return None
 
 
 def _bad_name(key: str, name: str) -> str | None:

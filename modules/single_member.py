@@ -53,7 +53,7 @@ class SingleMember(nn.Module):
             model(dense_BN, {"C1": torch.tensor([7, 8]), "genres": (torch.tensor([1, 2, 3]), torch.tensor([0, 2, 3]))})
         """
         given = [bags[name] for name in self.features]
-        embedded_BFD = dense_BN.new_empty(len(dense_BN), len(given), 0)
+        embedded_BFD = dense_BN.new_empty(dense_BN.shape[0], len(given), 0)
         first_order_BF = None
         if self.tables:
             embedded_BFD = torch.stack([_pooled(t, bag) for t, bag in zip(self.tables, given, strict=True)], dim=1)
@@ -69,6 +69,6 @@ def _table(weights: Tensor) -> nn.EmbeddingBag:
 
 
 def _pooled(table: nn.Module, bag: Bags) -> Tensor:
-    ids, offsets = bag if isinstance(bag, tuple) else (bag, torch.arange(len(bag) + 1, device=bag.device))
+    ids, offsets = bag if isinstance(bag, tuple) else (bag, torch.arange(bag.shape[0] + 1, device=bag.device))
     pooled: Tensor = table(ids.long(), offsets.long())
     return pooled

@@ -36,7 +36,9 @@ from trainer.data.reading.batch import Rows
 from trainer.data.reading.opening import open_scoring_source
 from trainer.data.reading.source import PreparedSource
 from trainer.metrics.exact import log_losses
-from trainer.prediction_files import probabilities, read_column, read_manifest
+from trainer.predictions.columns import LABEL, PART, ROW
+from trainer.predictions.manifest import PredictionManifest
+from trainer.predictions.reading import Predictions
 
 LOGISTIC = "logistic regression"
 BOOSTING = "gradient boosting"
@@ -113,25 +115,23 @@ def read_predictions(
     Raises:
         DataError: the folder is unfinished, or holds other rows than the prepared part.
     """
-    predictions = read_manifest(folder)
-    files = [file for file in predictions.files if file.part == part]
-    if not files:
+    manifest = PredictionManifest.read(folder)
+    if part not in manifest.parts:
         raise DataError(
             f"--predictions: {folder!r} has no rows of {part!r}; score it with --score.parts='[\"{part}\"]'"
         )
-    dictionary = PreparedSource(root=data, parts=[]).features.dictionary
-    rows = read_column(folder, files, "row")
+    predictions = Predictions(folder, parts=[part], manifest=manifest)
     same = (
-        predictions.dictionary == dictionary
-        and set(read_column(folder, files, "part")) == {part}
-        and np.array_equal(rows, np.arange(len(labels)))
-        and np.array_equal(read_column(folder, files, "label"), labels)
+        manifest.data["dictionary"] == PreparedSource(root=data, parts=[]).features.dictionary
+        and set(predictions.column(PART)) == {part}
+        and np.array_equal(predictions.column(ROW), np.arange(len(labels)))
+        and np.array_equal(predictions.column(LABEL), labels)
     )
     if not same:
         raise DataError(
             f"--predictions: {folder!r} holds other rows than {part!r} of {data!r}; score that prepared folder again"
         )
-    return probabilities(folder, files, members=predictions.members)
+    return predictions.probabilities()
 
 
 def numeric_buckets(dense: NDArray[np.float32]) -> NDArray[np.int64]:

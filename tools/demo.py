@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from modules.merge import MERGED
 from trainer.analysis.comparison import Judged, draw, judge
 from trainer.checkpoints.manifest import MANIFEST_NAME as CHECKPOINT_MANIFEST
 from trainer.clock import clock
-from trainer.prediction_files import MANIFEST_NAME as PREDICTIONS_MANIFEST
-from trainer.prediction_files import probabilities, read_column, read_manifest
+from trainer.predictions.manifest import MANIFEST_NAME as PREDICTIONS_MANIFEST
+from trainer.predictions.reading import Predictions
 from trainer.reporting import TENSORBOARD_NAME
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ChorusError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    written = read_manifest(str(predictions))
-    labels = read_column(str(predictions), written.files, "label")
-    judged = judge(labels, probabilities(str(predictions), written.files, members=written.members))
+    written = Predictions(str(predictions))
+    judged = judge(written.labels().astype(np.float64), written.probabilities())
     ceiling: dict[str, float] = json.loads((raw / "ceiling.json").read_text())[TEST_DAY]
     draw(judged, path=str(chart))
     print(f"\n{table(judged, ceiling=ceiling)}\n\n{verdict(judged)}\n")

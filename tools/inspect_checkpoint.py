@@ -1,4 +1,4 @@
-"""Looks into checkpoints: shows, compares, verifies, exports a member, averages.
+"""Looks into checkpoints: shows, compares, verifies, exports members, averages.
 
 DIR is a checkpoint's folder (runs/NAME/TIME/checkpoints/step_...), or a run's folder, which stands for its newest
 finished checkpoint; both may be s3://. Nothing is run that a checkpoint holds: JSON, TOML and numbers are read, no
@@ -21,6 +21,10 @@ pickle. Examples:
   one member with its tables for use without Chorus's sharding: see trainer/checkpoints/export.py, load_member
     python tools/inspect_checkpoint.py export DIR --member deep --output deep.safetensors
 
+  all members, with the run's merge rule or a fitted one: see trainer/checkpoints/exported_ensemble.py, load_ensemble
+    python tools/inspect_checkpoint.py export DIR --all --output exported
+    python tools/inspect_checkpoint.py export DIR --all --merge merge.toml --programs --output exported
+
   the mean of the last five checkpoints of a run, which trainer/score.py scores with
     python tools/inspect_checkpoint.py average --last 5 RUN_FOLDER --rule sma --output averaged
     python tools/inspect_checkpoint.py average DIR_1 DIR_2 DIR_3 --rule ema --decay 0.8 --output averaged
@@ -40,6 +44,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, ConfigError
+from configs.loader import read_run
+from modules import members
+from modules.merge import MergeRule
+from trainer import storage
 from trainer.analysis.checkpoint_report.comparison import compare, keys_to_compare
 from trainer.analysis.checkpoint_report.contents import bytes_to_read, contents
 from trainer.analysis.checkpoint_report.text import (
@@ -50,10 +58,13 @@ from trainer.analysis.checkpoint_report.text import (
     verdict_text,
 )
 from trainer.checkpoints.averaging import RULES, Average, write_average
+from trainer.checkpoints.ensemble_export import EnsembleExport
 from trainer.checkpoints.export import MemberExport
+from trainer.checkpoints.manifest import RUN_NAME
 from trainer.checkpoints.stored_checkpoint import StoredCheckpoint, finished
 from trainer.checkpoints.verification import checkpoints_in, refuse_damaged, total_bytes, verify_checkpoint
 from trainer.failures import guard
+from trainer.merge_files import MergeFile, read_merge_file
 from trainer.row_progress import RowProgress
 
 
@@ -112,12 +123,39 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Writes a member's file."""
+    """Writes a member's file, or all members' folder."""
+    if options.all:
+        return _export_all(options)
+    for flag, given in (("--merge", options.merge), ("--programs", options.programs)):
+        if given:
+            raise ConfigError(f"{flag}: is for a whole ensemble; give --all, or leave it out")
     exported = MemberExport.of(StoredCheckpoint.open(options.folder), member=options.member)
     _verify_all([exported.source.folder])
     exported.write(options.output, advance=RowProgress("exporting", exported.num_bytes, unit="MiB").add)
     print(f"{options.output}: {options.member} of step {exported.facts.step:,}, {readable(exported.num_bytes)}")
     return EXIT_DONE
+
+
+def _export_all(options: argparse.Namespace) -> int:
+    source = StoredCheckpoint.open(options.folder)
+    names = tuple(source.manifest.model["members"])
+    _verify_all([source.folder])
+    merge = read_merge_file(options.merge) if options.merge else _merge_of_run(source, names)
+    exported = EnsembleExport.of(source, merge=merge)
+    advance = RowProgress("exporting", exported.num_bytes, unit="MiB").add
+    exported.write(options.output, advance=advance, programs=options.programs)
+    merged = f"merged by {merge.rule.rule} of {len(merge.rule.members)}"
+    print(
+        f"{options.output}: {', '.join(names)} of step {source.manifest.step:,}, {merged},"
+        f" {readable(exported.num_bytes)}"
+    )
+    return EXIT_DONE
+
+
+def _merge_of_run(source: StoredCheckpoint, names: tuple[str, ...]) -> MergeFile:
+    path = storage.join(source.folder, RUN_NAME)
+    run = read_run(storage.read_text(path), source=path, resolve_arch=members.config_class, arch_kinds=members.kinds())
+    return MergeFile(rule=MergeRule.fixed(run.merge.rule, members=names), fitted_on=None)
 
 
 def average(options: argparse.Namespace) -> int:
@@ -181,10 +219,24 @@ def _parser() -> argparse.ArgumentParser:
     third = command("verify", verify, "every file's size and hash; exit code 0: all whole, 1: damaged or unfinished")
     third.add_argument("folders", nargs="+", metavar="DIR", help="checkpoints; a run's folder: every one in it")
 
-    fourth = command("export", export, "one member with its tables as safetensors, for one process")
+    fourth = command("export", export, "one member with its tables as safetensors, or all with their merge rule")
     fourth.add_argument("folder", metavar="DIR", help="the checkpoint, or a run's folder for its newest")
-    fourth.add_argument("--member", required=True, metavar="NAME", help="the member; show lists them")
-    fourth.add_argument("--output", required=True, metavar="FILE", help="a new file, as deep.safetensors")
+    which = fourth.add_mutually_exclusive_group(required=True)
+    which.add_argument("--member", metavar="NAME", help="this member; show lists them")
+    which.add_argument("--all", action="store_true", help="every member, and how they are merged")
+    fourth.add_argument(
+        "--output", required=True, metavar="PATH", help="a new file, as deep.safetensors; with --all a new folder"
+    )
+    fourth.add_argument(
+        "--merge",
+        metavar="FILE",
+        help="with --all: a merge.toml, as tools/merge_predictions.py writes it (default: the run's merge.rule)",
+    )
+    fourth.add_argument(
+        "--programs",
+        action="store_true",
+        help="with --all: each member as a torch.export program, too (MEMBER.pt2), which runs without this repository",
+    )
 
     fifth = command("average", average, "the mean of checkpoints of one model as a new checkpoint, weights only")
     fifth.add_argument("folders", nargs="+", metavar="DIR", help="two or more checkpoints; with --last a run's folder")

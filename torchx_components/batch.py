@@ -1,6 +1,7 @@
 """The components batch.prepare and batch.score: many hosts prepare one log, and score it with a trained checkpoint."""
 
 # No `from __future__ import annotations` and no `X | None` here: TorchX reads the annotations as they stand.
+import re
 import shlex
 from typing import Dict, List, Optional
 
@@ -11,6 +12,7 @@ from torchx_components import dist
 
 SCRIPT = "trainer/score.py"
 PREPARE_SCRIPT = "tools/prepare_criteo.py"
+_NEXT_LABEL = re.compile(r",(?=[a-z0-9_]+=)")  # a comma in a folder's name stays one
 
 
 def score(
@@ -35,7 +37,7 @@ def score(
 
     Args:
         args: overrides for trainer/score.py, such as --data.root=DIR
-        checkpoint: the checkpoint's folder
+        checkpoint: the checkpoint's folder, or several as a=DIR,b=DIR
         output: the folder for the predictions
         image: image (e.g. docker)
         name: job name override in the form {experimentname}/{runname}
@@ -50,8 +52,7 @@ def score(
     """
     return dist.ddp(
         SCRIPT,
-        "--checkpoint",
-        checkpoint,
+        *[word for one in _NEXT_LABEL.split(checkpoint) for word in ("--checkpoint", one)],
         "--output",
         output,
         *args,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -17,8 +19,11 @@ from trainer.data.reading.loading import slice_size
 from trainer.data.synthetic.stream import SyntheticSource
 from trainer.loop import LoopEnd
 from trainer.metrics.exact import BinaryMetrics
+from trainer.predictions.manifest import PredictionManifest
 from trainer.reporting import METRICS_NAME, TENSORBOARD_NAME
 from trainer.runtime import Runtime
+from trainer.scoring_assembly import AssembledScoring
+from trainer.scoring_plan import ScoringPlan
 
 
 def say_start(config: RunConfig, *, assembled: AssembledTraining, folder: str, runtime: Runtime) -> None:
@@ -76,6 +81,33 @@ def say_end(end: LoopEnd, *, assembled: AssembledTraining, folder: str, runtime:
     if end.quality:
         runtime.say(quality_table({name: column.metrics for name, column in end.quality.items()}))
     runtime.say(f"run folder: {folder}  (metrics: {METRICS_NAME}; tensorboard --logdir {folder}/{TENSORBOARD_NAME})")
+
+
+def say_scoring(plan: ScoringPlan, assembled: AssembledScoring, *, runtime: Runtime) -> None:
+    """What is about to be scored, and where the tables lie."""
+    for run, report in zip(plan.runs, assembled.reports, strict=False):
+        runtime.say(f"{run.label}: {report.sentence()}" if run.label else report.sentence())
+    if not assembled.reports:
+        runtime.say(f"every rank holds all tables, rows as {plan.config.score.tables}")
+    runtime.say(f"scoring {assembled.job.num_rows:,} rows with {', '.join(plan.form.members)}")
+
+
+def say_predictions(manifest: PredictionManifest, *, plan: ScoringPlan, folder: str, runtime: Runtime) -> None:
+    """How good the members are, and where the predictions lie."""
+    if manifest.metrics:
+        runtime.say(quality_table(metrics_of(manifest)))
+    else:
+        runtime.say(f"no figures: {', '.join(plan.unlabelled)} without labels")
+    runtime.say(f"predictions: {folder}  ({manifest.num_rows:,} rows in {len(manifest.files):,} files)")
+
+
+def metrics_of(manifest: PredictionManifest) -> dict[str, BinaryMetrics]:
+    """The figures of finished predictions, by member, then merged."""
+    columns: dict[str, BinaryMetrics] = {}
+    for name, figures in manifest.metrics.items():
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in figures.items()}
+        columns[name] = BinaryMetrics(**values)
+    return columns
 
 
 def quality_table(columns: Mapping[str, BinaryMetrics]) -> str:

@@ -1,4 +1,4 @@
-"""Config to objects, in order; the only file that knows every type.
+"""Config to objects, in order; the only file that knows every type of a training run.
 
 The order is fixed: tables on the meta device, their optimizers declared, plan, shard, initial
 weights, the dense optimizer, restore.
@@ -27,13 +27,11 @@ from sharding.report import PlanReport
 from sharding.shards import table_name
 from trainer import storage
 from trainer.built_task import BuiltTask, build_task, member_losses
-from trainer.checkpoints.loading import Wanted, load
-from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME, CheckpointManifest, read_manifest, verify
-from trainer.checkpoints.matching import check_same_features, check_same_model
+from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME
 from trainer.checkpoints.pieces import Pieces, State, pieces_of
 from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.data.reading.loading import slice_size
-from trainer.data.reading.opening import TrainingSources, open_scoring_source, open_sources
+from trainer.data.reading.opening import TrainingSources, open_sources
 from trainer.data.reading.source import RowSource
 from trainer.early_stop import EarlyStop
 from trainer.evaluation import Evaluator
@@ -44,7 +42,6 @@ from trainer.progress import Progress
 from trainer.restoring import LiveState, restore
 from trainer.runtime import Runtime
 from trainer.schedules import LrSchedule
-from trainer.scoring import ScoringJob
 from trainer.table_state import column_pieces
 from trainer.task_plan import plan_task
 from trainer.watch import QualityWatch
@@ -338,47 +335,3 @@ def _data_facts(config: RunConfig, sources: TrainingSources) -> dict[str, Any]:
         "shuffle_window": config.data.shuffle_window,
         "parts": [[part.name, part.num_rows] for part in sources.train.parts],
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssembledScoring:
-    """A scoring job, ready to start."""
-
-    job: ScoringJob
-    member_names: tuple[str, ...]
-    report: PlanReport
-    provenance: dict[str, Any]
-
-
-def assemble_scoring(config: RunConfig, *, checkpoint: str, runtime: Runtime) -> AssembledScoring:
-    """Everything a scoring job needs: weights only, under a new plan for this world. All ranks must call this.
-
-    Raises:
-        ChorusError: data, checkpoint or plan do not fit.
-    """
-    manifest: CheckpointManifest = runtime.from_main(lambda: read_manifest(checkpoint))
-    source = open_scoring_source(config.data, parts=config.score.parts, ranks=runtime)
-    check_same_features(manifest, source.features, root=config.data.root)
-    built = build_task(config, features=source.features)
-    check_same_model(manifest, built.facts)
-    with runtime.patience("restoring"):
-        verify(manifest, ranks=runtime.ranks)
-        sharded = shard_task(built, rows_per_rank=config.score.batch_size, runtime=runtime)
-        load(manifest, Wanted.weights(sharded.model.state_dict()), ranks=runtime.open_side_group(), say=runtime.say)
-    names = built.task.ensemble.member_names
-    job = ScoringJob(
-        model=sharded.model,
-        source=source,
-        member_names=names,
-        rule=config.merge.rule,
-        batch_size=config.score.batch_size,
-        range_rows=config.score.range_rows,
-        runtime=runtime,
-        prefetch_batches=config.data.prefetch_batches,
-    )
-    provenance = {
-        "merge_rule": config.merge.rule,
-        "checkpoint": {"folder": checkpoint, "step": manifest.step},
-        "data": {"root": config.data.root, "dictionary": source.features.dictionary},
-    }
-    return AssembledScoring(job=job, member_names=names, report=sharded.report, provenance=provenance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from configs.command import CHECKPOINT, CONFIG, HELP, PRINT_CONFIG, Command, Program
+from configs.command import CHECKPOINT, CONFIG, HELP, OUTPUT, PRINT_CONFIG, Command, Program
 from configs.errors import ConfigError
 from configs.key_reference import help_text
 from configs.loader import config_text, dump_run, read_run
@@ -13,6 +13,7 @@ from configs.schema import RunConfig
 from modules import members
 from trainer import storage
 from trainer.checkpoints.manifest import RUN_NAME, read_manifest, verify_file
+from trainer.scored_run import ScoredRun, check_members_differ, labels_and_folders
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.toml"
 
@@ -47,29 +48,33 @@ def training_config(command: Command) -> RunConfig:
     )
 
 
-def checkpoint_folder(command: Command) -> str:
-    """The folder that --checkpoint names.
+def scored_runs(command: Command) -> tuple[ScoredRun, ...]:
+    """The checkpoints that --checkpoint names, each with its own run and the command line's overrides.
+
+    Raises:
+        ConfigError: none is named, or labels are missing; or lists every problem of a run.
+        CheckpointError: no whole checkpoint there, or its run.toml is damaged.
+    """
+    runs = []
+    for label, folder in labels_and_folders(command.all(CHECKPOINT.name)):
+        verify_file(read_manifest(folder), RUN_NAME)  # an emptied one would read as a run without members
+        path = storage.join(folder, RUN_NAME)
+        config = _read(storage.read_text(path), source=path, command=command)
+        runs.append(ScoredRun(label=label, folder=folder, config=config))
+    check_members_differ(runs)
+    return tuple(runs)
+
+
+def output_folder(command: Command) -> str:
+    """The folder that --output names.
 
     Raises:
         ConfigError: none is named.
     """
-    folder = command.one(CHECKPOINT.name)
+    folder = command.one(OUTPUT.name)
     if folder is None:
-        raise ConfigError("--checkpoint: not given; name a checkpoint folder, as runs/NAME/TIME/checkpoints/step_...")
+        raise ConfigError("--output: not given; name a folder for the predictions")
     return folder
-
-
-def scoring_config(command: Command) -> RunConfig:
-    """The run of the checkpoint, with the command line's overrides.
-
-    Raises:
-        ConfigError: lists every problem.
-        CheckpointError: no whole checkpoint there, or its run.toml is damaged.
-    """
-    folder = checkpoint_folder(command)
-    verify_file(read_manifest(folder), RUN_NAME)  # an emptied one would read as a run without members
-    path = storage.join(folder, RUN_NAME)
-    return _read(storage.read_text(path), source=path, command=command)
 
 
 def _read(text: str, *, source: str, command: Command) -> RunConfig:

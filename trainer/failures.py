@@ -70,6 +70,8 @@ def failure_sentence(error: BaseException) -> str:
         return "another rank ended or does not answer; its own message, above or below, is the reason"
     if isinstance(error, ChorusError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt) and str(error):  # whoever passed it on knows what is left
+        return str(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "stopped before anything was finished; the same command starts again"
     if _of_the_disk(error):

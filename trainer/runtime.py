@@ -30,6 +30,7 @@ from trainer.failures import (
     lost_a_peer,
     timed_out,
 )
+from trainer.heap import keep_freed_memory
 from trainer.job_store import JobStore
 from trainer.launcher import ProcessPlace
 from trainer.peers import Peer
@@ -103,6 +104,7 @@ class Runtime:
         library_warnings.silence()
         launcher.end_with_torchrun()
         torch.set_num_threads(self._run.threads_per_rank)
+        keep_freed_memory()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         timeout = datetime.timedelta(seconds=self._run.timeout_seconds)

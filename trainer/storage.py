@@ -162,9 +162,14 @@ def local_path(path: str) -> str:
     return str(_for(path).get_local_path(path))
 
 
+def free_bytes(folder: str) -> int:
+    """What is free where a local folder lies."""
+    return shutil.disk_usage(folder).free
+
+
 def room(folder: str) -> str:
     """What is free where a folder lies, for messages; nothing for s3://."""
-    return "" if is_remote(folder) else f" ({shutil.disk_usage(folder).free:,} bytes are free there)"
+    return "" if is_remote(folder) else f" ({free_bytes(folder):,} bytes are free there)"
 
 
 def num_bytes(path: str) -> int:

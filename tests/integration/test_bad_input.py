@@ -74,7 +74,7 @@ def test_every_wrong_key_and_value_at_once(refused, tmp_path):
         ),
         ("--tables.shared.kernel=uvm", "tables.shared: kernel 'uvm' of table shared/C1 is for GPU hosts"),
         ("--train.schedule.kind=cosine", "train.schedule.decay_steps: cosine needs the number of steps to fall over"),
-        ("--merge.rule=stacking", "merge.rule: 'stacking' is not implemented yet"),
+        ("--merge.rule=stacking", "merge.rule: 'stacking' has weights to fit: run tools/merge_predictions.py fit"),
         ("--members.deep.tables=others", "members.deep.tables: no [tables.others]"),
         ("--tables.shared.features.C99.placement=row_wise", "features.C99: the data have no such feature"),
         ("--run.device=cuda", "run.device: 'cuda', but no GPU is visible"),

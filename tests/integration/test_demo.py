@@ -16,7 +16,7 @@ def test_from_a_raw_log_to_a_table(tmp_path):
     names = [line.split()[0] for line in table.splitlines()[1:7]]
     assert names == ["deep", "cross", "dot", "factor", "merged", "ceiling"]
     manifest = json.loads((tmp_path / "demo" / "predictions" / "manifest.json").read_text())
-    assert manifest["parts"] == [{"name": "day_1", "num_rows": 3000}]
+    assert manifest["parts"] == {"day_1": 3000}
     assert f"{manifest['metrics']['merged']['auc']:.5f}" in table
     for line in ("run folder", "TensorBoard", "predictions", "chart"):
         assert f"\n{line} " in table

@@ -9,9 +9,12 @@ import pytest
 from tests.support.ranks import RankPool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ranks() -> Iterator[Callable[[int], RankPool]]:
-    """Gives the pool of a world size; each is started once. Four ranks take themselves to be on two hosts."""
+    """Gives the pool of a world size; each is started once, and ended with the tests of this folder.
+
+    Four ranks take themselves to be on two hosts.
+    """
     pools: dict[int, RankPool] = {}
 
     def of_size(world_size: int) -> RankPool:

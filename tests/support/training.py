@@ -10,15 +10,17 @@ import numpy as np
 from configs.schema import RunConfig
 from tests.support.state import State, whole_tensors
 from trainer import storage
-from trainer.assembly import assemble_scoring, assemble_training, training_tensors
+from trainer.announcements import metrics_of
+from trainer.assembly import assemble_training, training_tensors
 from trainer.data.reading.batch import Rows
 from trainer.data.reading.loading import BatchReader
 from trainer.data.reading.order import RowOrder
 from trainer.loop import train
 from trainer.metrics.exact import BinaryMetrics
-from trainer.prediction_files import finish_folder, prepare_folder
 from trainer.reporting import Reporter
 from trainer.runtime import Runtime
+from trainer.score import score
+from trainer.scored_run import ScoredRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +113,5 @@ def loaded_state(runtime: Runtime, config: RunConfig, folder: str) -> tuple[Stat
 
 def score_run(runtime: Runtime, config: RunConfig, checkpoint: str, folder: str) -> dict[str, BinaryMetrics]:
     """Scores with a checkpoint and finishes the folder; gives the figures."""
-    runtime.from_main(lambda: prepare_folder(folder))
-    assembled = assemble_scoring(config, checkpoint=checkpoint, runtime=runtime)
-    files = [file for of_rank in runtime.gather(assembled.job.run(folder)) for file in of_rank]
-    figures: dict[str, BinaryMetrics] = runtime.from_main(
-        lambda: finish_folder(
-            folder,
-            files=files,
-            expected=assembled.job.expected,
-            members=assembled.member_names,
-            provenance=assembled.provenance,
-        )
-    )
-    return figures
+    manifest = score([ScoredRun(label="", folder=checkpoint, config=config)], output=folder, runtime=runtime)
+    return metrics_of(manifest)

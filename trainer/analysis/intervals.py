@@ -35,16 +35,30 @@ class Estimate:
         """Whether 0 is outside the two-sided normal interval."""
         return abs(self.value) > self.half_width(confidence=confidence)
 
+    def interval(self, *, confidence: float = 0.95) -> Interval:
+        """The two-sided normal interval."""
+        half = self.half_width(confidence=confidence)
+        return Interval(value=self.value, low=self.value - half, high=self.value + half)
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Components:
+class Interval:
+    """A figure between two bounds, which need not be equally far from it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AucComponents:
     """DeLong's structural components: each row's share of the AUC."""
 
     of_positives: NDArray[np.float64]  # [P] share of negatives below this positive; ties count half
     of_negatives: NDArray[np.float64]  # [Q] share of positives above this negative; ties count half
 
-    def __sub__(self, other: _Components) -> _Components:
-        return _Components(
+    def __sub__(self, other: AucComponents) -> AucComponents:
+        return AucComponents(
             of_positives=self.of_positives - other.of_positives, of_negatives=self.of_negatives - other.of_negatives
         )
 
@@ -65,7 +79,7 @@ def auc_estimate(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> E
     Raises:
         ValueError: lengths differ, a score is not finite, or there are fewer than two rows of a class.
     """
-    return _components(labels, scores).estimate()
+    return auc_components(labels, scores).estimate()
 
 
 def auc_difference(
@@ -76,7 +90,7 @@ def auc_difference(
     Raises:
         ValueError: as `auc_estimate`.
     """
-    return (_components(labels, scores) - _components(labels, other_scores)).estimate()
+    return (auc_components(labels, scores) - auc_components(labels, other_scores)).estimate()
 
 
 def mean_estimate(values: NDArray[np.floating]) -> Estimate:
@@ -98,7 +112,12 @@ def log_loss_difference(
     return mean_estimate(log_losses(labels, probabilities) - log_losses(labels, other_probabilities))
 
 
-def _components(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> _Components:
+def auc_components(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> AucComponents:
+    """The components of one score column, for several paired differences without sorting it again.
+
+    Raises:
+        ValueError: as `auc_estimate`.
+    """
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape}; two columns of one length are needed")
     if not np.isfinite(scores).all():
@@ -108,7 +127,7 @@ def _components(labels: NDArray[np.integer], scores: NDArray[np.floating]) -> _C
     if min(num_positives, num_negatives) < 2:
         raise ValueError(f"{num_positives} positives and {num_negatives} negatives; an interval needs two of each")
     ranks = _midranks(scores)
-    return _Components(
+    return AucComponents(
         of_positives=(ranks[positive] - _midranks(scores[positive])) / num_negatives,
         of_negatives=1.0 - (ranks[~positive] - _midranks(scores[~positive])) / num_positives,
     )

@@ -9,6 +9,7 @@ A prepared folder is finished exactly when its manifest.json is there. Each part
     NAME_offsets  int64 [N + 1]       and where each row's begin
     weights       float32 [N, 1]    kind weight: what a row counts for in the loss
     labels        int32 [N, 1]      0 or 1; not there where the log has no labels
+    NAME_kept     int64 [N, 1]      kind kept: a column that no member reads, or texts as UTF-8 of up to k bytes (Sk)
 
 dense, sparse and labels are the npy triple that TorchRec's and MLPerf's tools use. A part's file may also be a member
 of an uncompressed npz archive, as MLPerf's materialised bags are: int32 [N, bag size]. Ids: 0 missing, 1 rare or
@@ -40,17 +41,23 @@ WEIGHT_FILE = "weights"
 LABEL_FILE = "labels"
 
 
+def kept_file(name: str) -> str:
+    """The file of a kept column."""
+    return f"{name}_kept"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
     """One feature: the file (by role: dense, sparse, ...) and column it lies in."""
 
     name: str
-    kind: Literal["dense", "id", "bag", "weight"]
+    kind: Literal["dense", "id", "bag", "weight", "kept"]
     file: str
     column: int
-    rows: int | None = None  # of the feature's table: ids are below it; None for dense and weight
+    rows: int | None = None  # of the feature's table: ids are below it; None for others
     transform: str | None = None
     bag_size: int | None = None  # bags that are a function of their first id, which is all that is stored
+    dtype: str | None = None  # of kept columns: int64, or S36 for texts of at most 36 bytes
 
     @property
     def has_offsets(self) -> bool:
@@ -103,6 +110,11 @@ class DataManifest:
     def weight_feature(self) -> FeatureSpec | None:
         """The feature of kind weight, if there is one."""
         return next((feature for feature in self.features if feature.kind == "weight"), None)
+
+    @property
+    def kept_features(self) -> tuple[FeatureSpec, ...]:
+        """Columns that pass through, in order."""
+        return tuple(feature for feature in self.features if feature.kind == "kept")
 
     def part(self, name: str) -> Part:
         """The part of that name.

@@ -2,7 +2,7 @@
 
 States are sums, so ranks, steps and jobs add up in any order. AUC comes from a histogram over
 logits: pairs of a positive and a negative in one bin are the only ones whose order is unknown, so
-the exact AUC lies in [auc - auc_error, auc + auc_error].
+the exact AUC lies in [auc - auc_error, auc + auc_error]. Average precision is not kept: NaN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.metrics.exact import BinaryMetrics, from_sums
 
 NUM_BINS = 1 << 17
 LOGIT_LIMIT = 16.0
-_LABEL, _LOSS, _PROBABILITY = range(3)
+_LABEL, _LOSS, _PROBABILITY, _BRIER = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class LogitMeter:
     def __init__(self, columns: Sequence[str], *, device: torch.device) -> None:
         self.columns = tuple(columns)
         self._num_rows = torch.zeros(1, dtype=torch.int64, device=device)
-        self._sums = torch.zeros(len(columns), 3, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(len(columns), 4, dtype=torch.float64, device=device)
         self._bins = torch.zeros(len(columns), 2, NUM_BINS, dtype=torch.int64, device=device)
 
     @torch.no_grad()
@@ -53,7 +53,9 @@ class LogitMeter:
         self._num_rows += len(labels)
         self._sums[:, _LABEL] += labels.sum()
         self._sums[:, _LOSS] += (softplus(logits) - labels[:, None] * logits).sum(dim=0)
-        self._sums[:, _PROBABILITY] += torch.sigmoid(logits).sum(dim=0)
+        probabilities = torch.sigmoid(logits)
+        self._sums[:, _PROBABILITY] += probabilities.sum(dim=0)
+        self._sums[:, _BRIER] += (probabilities - labels[:, None]).square().sum(dim=0)
         scaled = (logits / LOGIT_LIMIT + 1.0) * (NUM_BINS / 2)
         bins = scaled.nan_to_num(0.0).clamp(0, NUM_BINS - 1).long() + NUM_BINS * labels.long()[:, None]
         for column in range(len(self.columns)):
@@ -77,6 +79,7 @@ class LogitMeter:
                 label_sum=sums[_LABEL],
                 loss_sum=sums[_LOSS],
                 probability_sum=sums[_PROBABILITY],
+                brier_sum=sums[_BRIER],
                 auc=auc,
             )
             results[name] = MeteredColumn(metrics=metrics, auc_error=error)

@@ -85,6 +85,15 @@ class Predictions:
         """The merged probabilities [N], as written."""
         return self.column(MERGED)
 
+    def probabilities(self) -> dict[str, NDArray[np.float64]]:
+        """Column -> probabilities [N]: the members', from their logits, then the merged ones."""
+        columns = {}
+        for name in self.members:
+            logits = self.column(logit_column(name)).astype(np.float64)
+            columns[name] = np.exp(-np.logaddexp(0.0, -logits))
+        columns[MERGED] = self.merged().astype(np.float64)
+        return columns
+
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, NDArray]]:
         """Columns [n] by name, file by file, so that no more than a file is in memory.
 
@@ -103,7 +112,7 @@ class Predictions:
         path = storage.join(self.folder, file.path)
         try:
             with storage.open_file(path, "rb") as source:
-                table = pq.read_table(source, columns=list(dict.fromkeys(names)))
+                table = pq.ParquetFile(source).read(columns=list(dict.fromkeys(names)))
         except (OSError, ValueError) as error:  # pyarrow's errors are among them
             raise DataError(
                 f"{path} cannot be read ({error}); tools/verify_predictions.py says what else is wrong"

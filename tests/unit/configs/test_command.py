@@ -21,9 +21,15 @@ def test_flags_and_overrides_are_told_apart(words: list[str]) -> None:
 def test_each_program_has_its_flags() -> None:
     command = parse_command(["--checkpoint", "a=x", "--output", "o"], program=SCORE)
     assert (command.one("--checkpoint"), command.one("--output"), command.one("--config")) == ("a=x", "o", None)
+
+
+def test_some_flags_may_be_given_often() -> None:
+    words = ["--checkpoint", "b", "--run.seed=3", "--checkpoint=a=x", "--output", "o"]
+    command = parse_command(words, program=SCORE)
+    assert (command.all("--checkpoint"), command.all("--output"), command.all("--help")) == (("b", "a=x"), ("o",), ())
     with pytest.raises(ConfigError) as refused:
-        parse_command(["--checkpoint", "a", "--checkpoint=b"], program=SCORE)
-    assert str(refused.value) == "--checkpoint: given twice; give it once"
+        parse_command(["--output", "a", "--output=b"], program=SCORE)
+    assert str(refused.value) == "--output: given twice; give it once"
 
 
 @pytest.mark.parametrize("program", [TRAIN, SCORE])

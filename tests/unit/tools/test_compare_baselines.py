@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs.errors import EXIT_DONE, EXIT_REFUSED
+from tests.support.made_predictions import made_predictions
 from tools import compare_baselines
 from tools.compare_baselines import (
     BOOSTING,
@@ -24,7 +25,6 @@ from tools.compare_baselines import (
 from trainer.analysis.intervals import auc_estimate
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE, feature_specs
 from trainer.data.manifest import DataManifest, Part, PartFile
-from trainer.prediction_files import finish_folder, write_range
 
 NUM_IDS = 12
 PARTS = {"train": 3_000, "valid": 1_000}
@@ -57,30 +57,14 @@ def prepared(root: Path, *, dictionary: str = "d") -> str:
 
 def predicted(folder: Path, *, labels, dictionary: str = "d", part: str = "valid") -> str:
     """Two members that know something, in two files, and their merge."""
-    folder.mkdir()
     draw = np.random.default_rng(8)
     logits = {
         name: (2 * labels - 1.5 + noise * draw.normal(size=len(labels))).astype(np.float32)
         for name, noise in (("good", 1.5), ("bad", 6.0))
     }
-    merged = (1 / (1 + np.exp(-(logits["good"] + logits["bad"]) / 2))).astype(np.float32)
-    half = len(labels) // 2
-    files = [
-        write_range(
-            str(folder),
-            part=part,
-            first_row=rows.start,
-            labels=labels[rows].astype(np.int64),
-            logits={name: column[rows] for name, column in logits.items()},
-            merged=merged[rows],
-        )
-        for rows in (slice(0, half), slice(half, len(labels)))
-    ]
-    provenance = {"data": {"root": "elsewhere", "dictionary": dictionary}}
-    finish_folder(
-        str(folder), files=files, expected={part: len(labels)}, members=["good", "bad"], provenance=provenance
+    return made_predictions(
+        folder, labels, logits, parts={part: len(labels)}, range_rows=-(-len(labels) // 2), dictionary=dictionary
     )
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from modules.merge import MergeRule
 from tests.support.stored_checkpoints import TABLE, flip, state, store
 from tools import inspect_checkpoint
 from trainer.checkpoints.export import load_member
+from trainer.checkpoints.exported_ensemble import load_ensemble
 from trainer.checkpoints.manifest import read_manifest
+from trainer.merge_files import write_merge
 
 KEY = TABLE.format("shared/C1")
 
@@ -112,6 +115,27 @@ def test_export(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     flip(Path(steps(run)[2]) / "state" / "rank_0_0.safetensors")
     assert call("export", run, "--member", "solo", "--output", tmp_path / "new") == 2
     assert "is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_export_of_all(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "exported"
+    assert call("export", run, "--all", "--programs", "--output", output) == 0
+    assert f"{output}: deep, solo of step 3, merged by mean_logit of 2, " in capsys.readouterr().out
+    assert {file.suffix for file in output.iterdir()} == {".safetensors", ".pt2", ".toml", ".json"}
+    ensemble = load_ensemble(str(output))
+    inputs = torch.tensor([[0.5], [-1.0]]), {"C1": torch.tensor([9, 0]), "C2": torch.tensor([1, 5])}
+    torch.testing.assert_close(
+        ensemble.merged(*inputs), torch.sigmoid(ensemble.logits(*inputs).double().mean(dim=1)), rtol=1e-12, atol=0
+    )
+    rule = MergeRule(rule="stacking", members=("solo", "deep"), weights=(2.0, -1.0), intercept=0.5)
+    write_merge(str(tmp_path / "merge.toml"), rule)
+    fitted = tmp_path / "fitted"
+    assert call("export", run, "--all", "--merge", tmp_path / "merge.toml", "--output", fitted) == 0
+    assert load_ensemble(str(fitted)).rule == rule
+    assert call("export", run, "--all", "--output", fitted) == 2
+    assert call("export", run, "--member", "deep", "--programs", "--output", tmp_path / "new") == 2
+    assert "--programs: is for a whole ensemble; give --all" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -14,7 +14,8 @@ from tools import prepare_criteo
 from trainer.data.manifest import DataManifest
 from trainer.data.mlperf import MULTI_HOT_SIZES
 from trainer.data.preparing import preparation_command
-from trainer.data.preparing.preparation_command import ProgressLine, input_files
+from trainer.data.preparing.input_files import input_files
+from trainer.data.preparing.preparation_command import ProgressLine
 from trainer.data.preparing.stages import STAGES, PreparationProgress
 
 MACHINE = ["--workers", "1", "--memory-gb", "2"]
@@ -63,7 +64,7 @@ def test_patterns_are_sorted_by_number(tmp_path, capsys):
     assert run([str(tmp_path / "day_*.tsv")], tmp_path / "data") == 0
     assert [part.name for part in DataManifest.read(str(tmp_path / "data")).parts] == ["day_0", "day_2", "day_10"]
     backwards = [str(tmp_path / "day_2.tsv"), str(tmp_path / "day_0.tsv")]
-    assert input_files(backwards) == backwards  # an order of one's own
+    assert input_files(backwards, key="--input") == backwards  # an order of one's own
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,17 @@ def test_batch_score():
     assert role.env["OMP_NUM_THREADS"] == "1"
 
 
+def test_batch_score_takes_several_checkpoints():
+    role = dry_run("batch.score", "--checkpoint", "a=runs/a,b,b_2=s3://runs/b=1", "--output", "out")
+    words = torchrun_command(role)
+    assert words[words.index("trainer/score.py") + 1 : words.index("--output")] == [
+        "--checkpoint",
+        "a=runs/a,b",
+        "--checkpoint",
+        "b_2=s3://runs/b=1",
+    ]
+
+
 def test_batch_prepare():
     role = dry_run("batch.prepare", "--output", "a folder", "--tasks", "3", "--", "--input", "logs/day_*.gz")
     assert role.num_replicas == 3

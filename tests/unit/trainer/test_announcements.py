@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from trainer.announcements import quality_table
+from tests.support.made_predictions import made_predictions
+from trainer.announcements import metrics_of, quality_table
 from trainer.metrics.exact import metrics_of_logits
+from trainer.predictions.manifest import PredictionManifest
 
 
 def test_a_line_per_column_lined_up() -> None:
@@ -20,3 +24,11 @@ def test_a_line_per_column_lined_up() -> None:
 def test_figures_that_are_not_defined_are_shown_as_such() -> None:
     one_class = metrics_of_logits(np.zeros(3, np.int8), np.zeros(3))
     assert quality_table({"deep": one_class}).splitlines()[1].split() == ["deep", "nan", "0.69315", "nan", "nan"]
+
+
+def test_figures_of_a_manifest_are_those_of_its_columns(tmp_path: Path) -> None:
+    labels, logits = np.zeros(3, np.int8), np.array([0.5, -1.0, 2.0], dtype=np.float32)
+    manifest = PredictionManifest.read(made_predictions(tmp_path, labels, {"deep": logits}))
+    figures = metrics_of(manifest)
+    assert list(figures) == ["deep", "merged"]
+    assert repr(figures["deep"]) == repr(metrics_of_logits(labels, logits)), "NaN where one is not defined"

@@ -13,7 +13,7 @@ from configs.command import SCORE, TRAIN, Command, parse_command
 from configs.errors import CheckpointError, ConfigError
 from configs.loader import dump_run
 from trainer.checkpoints.manifest import CheckpointManifest, write_manifest
-from trainer.command_line import checkpoint_folder, scoring_config, show_config, show_help, training_config
+from trainer.command_line import output_folder, scored_runs, show_config, show_help, training_config
 
 RUN = """
 [train]
@@ -128,29 +128,34 @@ def test_the_config_that_is_printed_is_the_run(
     assert training_config(train("--config", str(printed))) == config
 
 
-@pytest.mark.parametrize("folder", ["runs/a", "best=runs/a", "runs/lr=0.1/a", "./lr=3", "a=b=c"])
-def test_a_checkpoint_is_the_folder_as_typed(folder: str) -> None:
-    assert checkpoint_folder(score("--checkpoint", folder)) == folder
-    assert checkpoint_folder(score(f"--checkpoint={folder}")) == folder
-
-
-def test_one_checkpoint_must_be_named() -> None:
-    with pytest.raises(ConfigError) as refused:
-        checkpoint_folder(score())
-    assert str(refused.value) == (
-        "--checkpoint: not given; name a checkpoint folder, as runs/NAME/TIME/checkpoints/step_..."
-    )
-
-
 def test_a_checkpoints_run_is_scored_with_the_words_given(checkpoint: str) -> None:
-    config = scoring_config(score("--checkpoint", checkpoint, "--merge.rule=median"))
+    (run,) = scored_runs(score("--checkpoint", checkpoint, "--merge.rule=median"))
+    config = run.config
+    assert (run.label, run.folder, run.members) == ("", checkpoint, ("solo",))
     assert (config.train.batch_size, config.merge.rule) == (64, "median")
     assert list(config.members) == ["solo"]
 
 
 def test_a_checkpoint_of_the_synthetic_stream_may_be_scored_on_a_folder(checkpoint: str) -> None:
-    config = scoring_config(score("--checkpoint", checkpoint, "--data.root=days"))
+    (run,) = scored_runs(score("--checkpoint", checkpoint, "--data.root=days"))
+    config = run.config
     assert (config.data.root, config.data.train) == ("days", ())
+
+
+def test_each_checkpoint_has_its_own_run_and_the_words_of_all(checkpoint: str) -> None:
+    words = ("--checkpoint", f"a={checkpoint}", "--checkpoint", f"b_2={checkpoint}", "--merge.rule=median")
+    runs = scored_runs(score(*words))
+    assert [(run.label, run.folder, run.config.merge.rule) for run in runs] == [
+        ("a", checkpoint, "median"),
+        ("b_2", checkpoint, "median"),
+    ]
+    assert [run.members for run in runs] == [("a_solo",), ("b_2_solo",)]
+
+
+def test_an_output_must_be_named() -> None:
+    assert output_folder(score("--output", "out")) == "out"
+    with pytest.raises(ConfigError, match="--output: not given; name a folder"):
+        output_folder(score())
 
 
 def test_keys_of_a_member_are_refused_with_their_path(file: str) -> None:
@@ -166,4 +171,4 @@ def test_an_unfinished_checkpoint_is_refused_before_its_run_is_read(checkpoint: 
     (Path(checkpoint) / "manifest.json").unlink()
     (Path(checkpoint) / "run.toml").write_text("half")
     with pytest.raises(CheckpointError, match="so it was not finished"):
-        scoring_config(score("--checkpoint", checkpoint))
+        scored_runs(score("--checkpoint", checkpoint))

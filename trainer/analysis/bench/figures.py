@@ -86,6 +86,20 @@ def table(findings: Findings) -> str:
     return "\n".join([*lines, *(f"  {remark}" for remark in findings.remarks)])
 
 
+def markdown(findings: Findings) -> list[str]:
+    """The figures as lines of a Markdown table, and what is to be said of them."""
+    lines = ["| Figure | Median | Lowest to highest | Target |", "|---|---|---|---|"]
+    for figure in findings.figures:
+        spread = f"{_number(min(figure.runs))} to {_number(max(figure.runs))}" if len(figure.runs) > 1 else ""
+        target = ""
+        if figure.target is not None:
+            sign = "at least" if figure.bound == "least" else "at most"
+            target = f"{sign} {_number(figure.target)}: {figure.verdict}"
+        name = f"{figure.name} ({figure.note})" if figure.note else figure.name
+        lines.append(f"| {name} | {_number(figure.value)} {figure.unit}".rstrip() + f" | {spread} | {target} |")
+    return [*lines, "", *(f"{remark}." for remark in findings.remarks)]
+
+
 def machine() -> dict[str, Any]:
     """What was measured on: processor, cores, memory and the versions that matter."""
     versions = {"python": platform.python_version()}

@@ -89,6 +89,14 @@ class CriteoFormat:
             raise DataError(f"{path}: its first line has {there}, but {wanted} is expected; prepare such files apart")
         return number
 
+    def about_num_rows(self, path: str) -> int:
+        """How many rows a log may have, going by its beginning.
+
+        Raises:
+            DataError: unreadable.
+        """
+        return TextFile(path).about_num_lines()
+
     def blocks(
         self, path: str, *, first_piece: int, done: frozenset[int]
     ) -> Iterator[tuple[int, int, TextBlock | None]]:
@@ -249,8 +257,21 @@ def first_line_has_label(path: str) -> bool | None:
     Raises:
         DataError: unreadable.
     """
-    num_tabs = TextFile(path).first_line().count(b"\t")
-    return {len(_NAMES): True, len(_NAMES) - 1: False}.get(num_tabs)
+    return _line_has_label(TextFile(path).first_line())
+
+
+def first_lines_have_label(path: str) -> bool | None:
+    """The same of the first line that has either number, among those that a log begins with; None: none has.
+
+    Raises:
+        DataError: unreadable.
+    """
+    found = (_line_has_label(line) for line in TextFile(path).beginning().data.split(b"\n"))
+    return next((labelled for labelled in found if labelled is not None), None)
+
+
+def _line_has_label(line: bytes) -> bool | None:
+    return {len(_NAMES): True, len(_NAMES) - 1: False}.get(line.count(b"\t"))
 
 
 def _fill(into: NDArray, columns: pl.DataFrame) -> NDArray[np.bool_]:

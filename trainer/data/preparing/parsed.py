@@ -24,6 +24,14 @@ class NumericIds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptValues:
+    """A column that passes through."""
+
+    name: str
+    dtype: str  # int64, or S36 for texts of at most 36 bytes in UTF-8
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What the rows of an input hold, the same for every block."""
 
@@ -36,7 +44,14 @@ class Layout:
     has_weights: bool = False
     parts: tuple[str, ...] = ()  # where a column says which part a row belongs to: their names
     hashed_text: tuple[str, ...] = ()  # categorical features whose values stand for texts
+    kept: tuple[KeptValues, ...] = ()  # columns that pass through
     num_header_lines: int = 0  # of each file, which no block counts
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes at least: of bags only that there are some."""
+        single = len(self.dense) + len(self.ids) + len(self.numeric_ids) + self.has_labels + self.has_weights
+        return 4 * single + 8 * len(self.bags) + sum(np.dtype(kept.dtype).itemsize for kept in self.kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +85,7 @@ class ParsedRows:
     bags: tuple[BagValues, ...] = ()  # in the order of Layout.bags
     weights: NDArray[np.float32] | None = None  # [N]
     part: NDArray[np.int16] | None = None  # [N], index in Layout.parts
+    kept: tuple[NDArray, ...] = ()  # [N] each, in the order of Layout.kept
     texts: dict[str, dict[int, str]] = field(default_factory=dict)  # feature -> value -> the text it stands for
     bad: tuple[BadLine, ...] = ()
 
@@ -101,6 +117,7 @@ def no_rows(layout: Layout, *, bad: tuple[BadLine, ...] = ()) -> ParsedRows:
         bags=tuple(BagValues(lengths=np.empty(0, np.int32), values=np.empty(0, np.uint64)) for _ in layout.bags),
         weights=np.empty(0, np.float32) if layout.has_weights else None,
         part=np.empty(0, np.int16) if layout.parts else None,
+        kept=tuple(np.empty(0, kept.dtype) for kept in layout.kept),
         bad=bad,
     )
 
@@ -126,6 +143,14 @@ class InputFormat(Protocol):
 
         Raises:
             DataError: no such file, or not of this format.
+        """
+        ...
+
+    def about_num_rows(self, path: str) -> int:
+        """How many rows a file may have, without reading it.
+
+        Raises:
+            DataError: unreadable.
         """
         ...
 

@@ -18,6 +18,7 @@ from trainer.data.manifest import (
     SPARSE_FILE,
     WEIGHT_FILE,
     FeatureSpec,
+    kept_file,
 )
 from trainer.data.preparing.criteo_format import RAW_TRANSFORM
 from trainer.data.preparing.parsed import Layout
@@ -54,6 +55,8 @@ class PartFiles:
             roles[LABEL_FILE] = (1, "<i4")
         for name in layout.bags:
             roles |= {f"{name}_values": (0, "<i4"), f"{name}_offsets": (0, "<i8")}
+        for kept in layout.kept:
+            roles[kept_file(kept.name)] = (1, np.dtype(kept.dtype).str)
         return roles
 
     def paths(self, part: str) -> dict[str, str]:
@@ -148,7 +151,7 @@ def _make(output: OutputFile, header: bytes, length: int, *, expected: bool) -> 
 def features_of(
     layout: Layout, vocabulary: Vocabulary, *, bag_sizes: Sequence[int], stored: bool = False
 ) -> tuple[FeatureSpec, ...]:
-    """The features as the manifest lists them: dense, discretised, categorical, multi-valued, weight.
+    """The features as the manifest lists them: dense, discretised, categorical, multi-valued, weight, kept.
 
     Args:
         layout: What the rows hold.
@@ -188,6 +191,10 @@ def features_of(
     found += [FeatureSpec(name=name, kind="bag", file=name, column=0, rows=rows[name]) for name in layout.bags]
     if layout.has_weights:
         found.append(FeatureSpec(name="weight", kind="weight", file=WEIGHT_FILE, column=0))
+    found += [
+        FeatureSpec(name=kept.name, kind="kept", file=kept_file(kept.name), column=0, dtype=kept.dtype)
+        for kept in layout.kept
+    ]
     return tuple(found)
 
 

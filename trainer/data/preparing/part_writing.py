@@ -54,7 +54,7 @@ class OutputFile:
         """Writes rows at their place."""
         if not array.size:
             return
-        data = memoryview(np.ascontiguousarray(array).data).cast("B")
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data  # a memoryview of texts cannot be cast
         offset = self.header_bytes + first_row * self.row_bytes
         descriptor = os.open(self.path, os.O_WRONLY)
         try:

@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainer import storage
-from trainer.data.manifest import DENSE_FILE, LABEL_FILE, MISSING_ID, NUMERIC_IDS_FILE, SPARSE_FILE, WEIGHT_FILE
+from trainer.data.manifest import (
+    DENSE_FILE,
+    LABEL_FILE,
+    MISSING_ID,
+    NUMERIC_IDS_FILE,
+    SPARSE_FILE,
+    WEIGHT_FILE,
+    kept_file,
+)
 from trainer.data.preparing.parsed import BadLine, Layout, ParsedRows
 from trainer.data.preparing.value_counts import PLACE_BITS, Counts, Run, write_runs
 from trainer.data.preparing.vocabulary import IdsOf
@@ -155,6 +163,8 @@ def arrays_of(rows: ParsedRows, layout: Layout) -> Arrays:
     for name, bag in zip(layout.bags, rows.bags, strict=True):
         arrays[f"{name}_lengths"] = bag.lengths
         arrays[f"{name}_values"] = bag.values
+    for kept, values in zip(layout.kept, rows.kept, strict=True):
+        arrays[kept_file(kept.name)] = values
     return arrays
 
 
@@ -299,6 +309,8 @@ def kept_blocks(folder: str, record: PieceRecord, layout: Layout) -> Iterator[tu
             ):
                 if role in files:
                     arrays[role] = read(role, dtype, rows, width) if width else read(role, dtype, rows)
+            for kept in layout.kept:
+                arrays[kept_file(kept.name)] = read(kept_file(kept.name), kept.dtype, rows)
             if VALUES in files:
                 num_ids = len(layout.ids)
                 arrays[VALUES] = read(VALUES, wide, num_ids, rows)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from configs.errors import EXIT_DONE, EXIT_INTERRUPTED, ChorusError, DataError
 from trainer import storage
-from trainer.clock import clock
 from trainer.data.manifest import DataManifest
 from trainer.data.preparing.dictionary import IdRule
+from trainer.data.preparing.input_files import input_files
 from trainer.data.preparing.preparation import already_prepared, prepare
 from trainer.data.preparing.preparation_settings import (
     DEFAULT_MAX_BAD_FRACTION,
@@ -25,18 +23,10 @@ from trainer.data.preparing.preparation_settings import (
 )
 from trainer.data.preparing.prepared_folder import QUARANTINE_NAME
 from trainer.data.preparing.splits import Split
-from trainer.data.preparing.stages import STAGES, PreparationProgress
+from trainer.data.preparing.stages import PreparationProgress
 from trainer.worker_processes import num_cores
 
 _QUIET_SECONDS = 2.0
-_TITLES = {
-    "parse": "reading",
-    "count": "counting values",
-    "dictionary": "making dictionaries",
-    "write": "writing",
-    "expand": "writing bags",
-    "seal": "hashing",
-}
 _NUM_LARGEST = 5
 _DEFAULT_HASH_ROWS = 1_000_000
 
@@ -105,7 +95,7 @@ def settings_of_flags(options: argparse.Namespace, *, parts: Sequence[str] = ())
     Raises:
         DataError: a flag's value is of no use.
     """
-    inputs = input_files(options.input)
+    inputs = input_files(options.input, key="--input")
     return {
         "inputs": tuple(inputs),
         "output": options.output,
@@ -203,33 +193,6 @@ def _shares(pairs: Sequence[str], *, flag: str) -> dict[str, str]:
     return shares
 
 
-def _natural_key(path: str) -> list[tuple[int, str]]:
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", path)]
-
-
-def input_files(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and patterns name; a pattern's are sorted by the numbers in their names.
-
-    Raises:
-        DataError: a pattern matches nothing, or the files are in the order of their text, as a shell expands them.
-    """
-    files: list[str] = []
-    for pattern in patterns:
-        plain = storage.is_remote(pattern) or not glob.has_magic(pattern) or Path(pattern).exists()
-        matched = [pattern] if plain else sorted(glob.glob(pattern), key=_natural_key)
-        if not matched:
-            raise DataError(f"--input: no file matches {pattern!r}; check the path")
-        files += matched
-    natural = sorted(files, key=_natural_key)
-    if len(patterns) > 1 and files == sorted(files) and files != natural:
-        at = next(place for place, (given, wanted) in enumerate(zip(files, natural, strict=True)) if given != wanted)
-        raise DataError(
-            f"--input: the files are in the order of their text ({files[at]} before {natural[at]}), which is hardly the"
-            " order of time; put the pattern in quotes and they are sorted by number"
-        )
-    return files
-
-
 class ProgressLine:
     """Tells stderr how far the stages are: one line that is rewritten on a terminal, else a line now and then."""
 
@@ -245,14 +208,7 @@ class ProgressLine:
         if time.monotonic() - self._last < wait:
             return
         self._last, self._has_shown = time.monotonic(), True
-        title = f"{STAGES.index(now.stage) + 1}/{len(STAGES)} {_TITLES[now.stage]}"
-        if now.waits:
-            line = f"{title}: waiting for the other processes, {clock(now.seconds)} so far"
-        else:
-            share = min(now.done / max(now.total, 1), 1.0)
-            left = f", ETA {clock(now.seconds * (1 - share) / share)}" if share else ""
-            rows = f", {now.num_rows:,} rows, {now.num_rows / max(now.seconds, 1e-9):,.0f} rows/s" * (now.num_rows > 0)
-            line = f"{title}: {share:4.0%}{rows}{left}"
+        line = now.sentence()
         print(f"\r\x1b[K{line}" if self._is_terminal else line, end="" if self._is_terminal else "\n", file=sys.stderr)
         sys.stderr.flush()
 
@@ -268,9 +224,17 @@ def summary(manifest: DataManifest, output: str) -> str:
     largest = ", ".join(f"{feature.name} {feature.rows:,}" for feature in tables[:_NUM_LARGEST])
     total = sum(feature.rows or 0 for feature in tables)
     lines.append(f"table rows: {total:,} in {len(tables)} tables; largest: {largest}")
+    if manifest.kept_features:
+        kept = ", ".join(f"{feature.name} {_dtype_in_words(feature.dtype)}" for feature in manifest.kept_features)
+        lines.append(f"kept for predictions: {kept}")
     inputs = manifest.provenance["inputs"]
     counts = {key: sum(entry[key] for entry in inputs) for key in ("num_lines", "num_rows", "num_quarantined")}
     bad = counts["num_quarantined"]
     aside = f"{bad:,} bad ones in {storage.join(output, QUARANTINE_NAME)}" if bad else "0 bad ones"
     lines.append(f"lines: {counts['num_lines']:,} read = {counts['num_rows']:,} rows + {aside}")
     return "\n".join(lines)
+
+
+def _dtype_in_words(dtype: str | None) -> str:
+    """Of a kept column."""
+    return f"(text, {dtype[1:]} bytes)" if dtype and dtype.startswith("S") else "(integer)"

@@ -148,17 +148,8 @@ class PreparationSettings:
             raise DataError(
                 f"dictionary: {self.vocabulary.saved} is the output folder too; write new days to another one"
             )
-        if not storage.is_file(storage.join(self.vocabulary.saved, MANIFEST_NAME)):
-            raise DataError(f"dictionary: {self.vocabulary.saved!r} is not a finished prepared folder; name one")
-        saved = DataManifest.read(self.vocabulary.saved)
-        if "input" not in saved.provenance:
-            raise DataError(f"dictionary: {self.vocabulary.saved} was adopted: its values are not known; prepare them")
-        if saved.provenance["vocabulary"].get("order") == "first_row":
-            raise DataError(
-                f"dictionary: {self.vocabulary.saved} was prepared with --mlperf, where every day is in the dictionary"
-                " from the beginning; prepare its days and the new ones together"
-            )
-        kept, wanted = (_without_labels(found) for found in (saved.provenance["input"], self.input_format.as_dict()))
+        saved = saved_manifest(self.vocabulary.saved, key="dictionary")
+        kept, wanted = (_what_ids_rest_on(found) for found in (saved.provenance["input"], self.input_format.as_dict()))
         if kept != wanted:
             key, before, now = difference("input", kept, wanted)
             raise DataError(
@@ -210,6 +201,34 @@ class PreparationSettings:
         return max(32 << 20, spare // workers)
 
 
-def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """New rows may come without labels."""
-    return {key: value for key, value in settings.items() if key != "labels"}
+def saved_manifest(root: str, *, key: str) -> DataManifest:
+    """The manifest of a folder whose ids new rows are to get.
+
+    Args:
+        root: The folder.
+        key: Where it is named, for messages.
+
+    Raises:
+        DataError: not finished, or its ids cannot be given to values that come later.
+    """
+    if not storage.is_file(storage.join(root, MANIFEST_NAME)):
+        raise DataError(f"{key}: {root!r} is not a finished prepared folder; name one")
+    saved = DataManifest.read(root)
+    if "input" not in saved.provenance:
+        raise DataError(f"{key}: {root} was adopted: its values are not known; prepare them")
+    if saved.provenance["vocabulary"].get("order") == "first_row":
+        raise DataError(
+            f"{key}: {root} was prepared with --mlperf, where every day is in the dictionary from the beginning;"
+            " prepare its days and the new ones together"
+        )
+    return saved
+
+
+def _what_ids_rest_on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """New rows may have no labels and no weights, other parts, and other columns that pass through."""
+    found = {key: value for key, value in settings.items() if key != "labels"}
+    if "schema" in found:
+        schema = found["schema"]
+        found["order"] = found["order"][len((schema["split"] or {"parts": ()})["parts"]) :]  # the parts come first
+        found["schema"] = {key: value for key, value in schema.items() if key not in ("weight", "split", "keep")}
+    return found

@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainer.clock import clock
 from trainer.data.preparing.work_pool import Job, WorkPool
 
 STAGES = ("parse", "count", "dictionary", "write", "expand", "seal")
 Stage = Literal["parse", "count", "dictionary", "write", "expand", "seal"]
+_TITLES = {
+    "parse": "reading",
+    "count": "counting values",
+    "dictionary": "making dictionaries",
+    "write": "writing",
+    "expand": "writing bags",
+    "seal": "hashing",
+}
 _WAIT_SECONDS = 1.0
 
 
@@ -24,6 +33,16 @@ class PreparationProgress:
     num_rows: int
     seconds: float
     waits: bool = False  # for other processes of the same preparation
+
+    def sentence(self) -> str:
+        """The stage, how far it is, and when it may be done."""
+        title = f"{STAGES.index(self.stage) + 1}/{len(STAGES)} {_TITLES[self.stage]}"
+        if self.waits:
+            return f"{title}: waiting for the other processes, {clock(self.seconds)} so far"
+        share = min(self.done / max(self.total, 1), 1.0)
+        left = f", ETA {clock(self.seconds * (1 - share) / share)}" if share else ""
+        rows = f", {self.num_rows:,} rows, {self.num_rows / max(self.seconds, 1e-9):,.0f} rows/s" * (self.num_rows > 0)
+        return f"{title}: {share:4.0%}{rows}{left}"
 
 
 OnProgress = Callable[[PreparationProgress], None]

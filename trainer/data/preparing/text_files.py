@@ -39,6 +39,9 @@ class TextBlock:
     fault: BadLine | None = None
 
 
+_NO_LINES = TextBlock(data=b"", num_lines=0)
+
+
 class TextFile:
     """A file of text lines.
 
@@ -80,10 +83,31 @@ class TextFile:
         Raises:
             DataError: unreadable.
         """
-        beginning = TextFile(self.path, block_bytes=_FIRST_LINE_BYTES)
-        for _, _, block in beginning.blocks(first_piece=0, done=frozenset()):
-            return b"" if block is None else block.data.split(b"\n", 1)[0]
-        return b""
+        return self.beginning().data.split(b"\n", 1)[0]
+
+    def beginning(self) -> TextBlock:
+        """Some of the first lines; none where the file does not begin with any.
+
+        Raises:
+            DataError: unreadable.
+        """
+        return self._beginning()[1]
+
+    def about_num_lines(self) -> int:
+        """How many lines the file may have, going by its beginning.
+
+        Raises:
+            DataError: unreadable.
+        """
+        num_bytes, block = self._beginning()
+        return storage.num_bytes(self.path) * block.num_lines // max(num_bytes, 1)
+
+    def _beginning(self) -> tuple[int, TextBlock]:
+        """The bytes of the file that were read for them, and the first lines."""
+        file = TextFile(self.path, block_bytes=_FIRST_LINE_BYTES)
+        for _, num_bytes, block in file.blocks(first_piece=0, done=frozenset()):
+            return num_bytes, block or _NO_LINES
+        return 0, _NO_LINES
 
     def blocks(self, *, first_piece: int, done: frozenset[int]) -> Iterator[tuple[int, int, TextBlock | None]]:
         """As `InputFormat.blocks`: (piece, bytes read so far, block), block None where a piece ends.

@@ -12,7 +12,7 @@ import os
 import sys
 import zipfile
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -87,7 +87,9 @@ def _libc() -> ctypes.CDLL | None:
 class ArrayShape:
     """What an array has to be."""
 
-    dtype: type[np.generic]  # other types would be cast on reading, and an id cut to 32 bits is another id
+    dtype: (
+        type[np.generic] | np.dtype[Any]
+    )  # other types would be cast on reading, and an id cut to 32 bits is another id
     num_rows: int | None = None  # None: any
     num_columns: int | None = None  # None: an array of one dimension
     more_columns: Literal["fine", "refused"] = "fine"

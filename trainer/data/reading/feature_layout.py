@@ -5,6 +5,7 @@ Legend: n rows, k features side by side in one file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from trainer.data.manifest import (
     WEIGHT_FILE,
     DataManifest,
     FeatureSpec,
+    kept_file,
 )
 from trainer.data.reading.array_files import ArrayShape
 from trainer.data.reading.bags import BagExpander
@@ -31,6 +33,7 @@ _COLUMN_FILES: Mapping[str, tuple[str, ...]] = {
     "weight": (WEIGHT_FILE,),
 }
 _ROLES = (DENSE_FILE, SPARSE_FILE, NUMERIC_IDS_FILE, WEIGHT_FILE, LABEL_FILE)
+_KEPT_DTYPE = re.compile(r"int64|S[1-9][0-9]*")
 _TRANSPOSED_ROWS = 4_096  # at a time: they stay in the cache
 
 
@@ -124,6 +127,7 @@ class FeatureLayout:
         segments: the id features in order, those side by side in a file together.
         shapes: role -> what each part's file has to be, but for the number of rows; labels are not in it.
         ids: role -> its columns of ids; a stored bag has several.
+        kept: role -> the same as `shapes`, of columns that pass through and are not read with the others.
     """
 
     dense_columns: tuple[int, ...]
@@ -131,6 +135,7 @@ class FeatureLayout:
     segments: tuple[IdSegment, ...]
     shapes: Mapping[str, ArrayShape]
     ids: Mapping[str, tuple[IdColumn, ...]]
+    kept: Mapping[str, ArrayShape]
 
     @property
     def jagged(self) -> tuple[JaggedBag, ...]:
@@ -181,6 +186,10 @@ class FeatureLayout:
             ids={
                 role: tuple(c for feature in features for c in _id_columns(feature)) for role, features in ids.items()
             },
+            kept={
+                feature.file: ArrayShape(dtype=np.dtype(feature.dtype), num_columns=1)
+                for feature in manifest.kept_features
+            },
         )
 
 
@@ -192,6 +201,12 @@ def _check(feature: FeatureSpec, *, root: str) -> None:
             raise DataError(
                 f"{where} lies in file {feature.file!r}, but it is read from {' or '.join(map(repr, files))} alone;"
                 " prepare the folder again"
+            )
+    elif feature.kind == "kept":
+        if feature.file != kept_file(feature.name) or feature.column or not _KEPT_DTYPE.fullmatch(feature.dtype or ""):
+            raise DataError(
+                f"{where} lies in column {feature.column} of file {feature.file!r} as {feature.dtype}, but it is read"
+                f" from {kept_file(feature.name)!r} as int64 or texts alone; prepare the folder again"
             )
     elif feature.kind != "bag":
         raise DataError(f"{where}: no such kind; take a newer version of this program, or prepare the folder again")

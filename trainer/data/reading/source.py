@@ -27,6 +27,7 @@ from trainer.data.reading.array_files import ArrayFile, ArrayShape, open_part_fi
 from trainer.data.reading.bags import Bags, cut_bags, joined
 from trainer.data.reading.batch import Rows
 from trainer.data.reading.feature_layout import FeatureLayout, JaggedBag, offsets_role, values_role
+from trainer.data.reading.kept_columns import check_names, keepable_columns
 
 _LABELS = ArrayShape(dtype=np.int32, num_columns=1)
 
@@ -75,6 +76,24 @@ class RowSource(Protocol):
 
     def fetch(self, rows: range) -> None:
         """Brings rows that will be read soon from the disk into memory; another thread may call this."""
+        ...
+
+    def check_keepable(self, names: Sequence[str]) -> None:
+        """Refuses names that `kept` does not know.
+
+        Raises:
+            ConfigError: names score.keep, and the columns there are.
+        """
+        ...
+
+    def kept(self, names: Sequence[str], rows: range) -> dict[str, NDArray]:
+        """Columns [n] that pass through into predictions, as they are prepared.
+
+        Ids are int32, numbers and weights float32; kept columns int64, or S<k> with texts in UTF-8.
+
+        Raises:
+            ConfigError: as `check_keepable`.
+        """
         ...
 
 
@@ -131,6 +150,8 @@ class PreparedSource:
         )
         self._ends = np.cumsum([part.num_rows for part in chosen], dtype=np.int64)
         self._starts = self._ends - np.array([part.num_rows for part in chosen], dtype=np.int64)
+        self._keepable = keepable_columns(manifest)
+        self._bag_names = tuple(feature.name for feature in manifest.id_features if feature.kind == "bag")
         self._sizes = [size for segment in self.layout.segments for size in getattr(segment, "sizes", (0,))]
 
     @property
@@ -169,6 +190,29 @@ class PreparedSource:
                 offsets = arrays[offsets_role(bag.name)]
                 offsets.fetch(which.start, which.stop + 1)
                 arrays[values_role(bag.name)].fetch(*(int(offsets.array[at]) for at in (which.start, which.stop)))
+
+    def check_keepable(self, names: Sequence[str]) -> None:
+        """Refuses names that `kept` does not know.
+
+        Raises:
+            ConfigError: names score.keep, and the columns there are.
+        """
+        check_names(names, there=self._keepable, bags=self._bag_names)
+
+    def kept(self, names: Sequence[str], rows: range) -> dict[str, NDArray]:
+        """Columns [n] that pass through, each an array of its own.
+
+        Raises:
+            ConfigError: as `check_keepable`.
+        """
+        self.check_keepable(names)
+        pieces = self._locate_run(rows, with_rows=False).pieces
+        found = {}
+        for name in names:
+            place = self._keepable[name]
+            columns = [self.arrays[part][place.role].array[which, place.column] for part, which in pieces]
+            found[name] = np.concatenate(columns)
+        return found
 
     def _locate_run(self, rows: range, *, with_rows: bool = True) -> _Places:
         pieces: list[tuple[int, slice | NDArray[np.int64]]] = []
@@ -254,7 +298,7 @@ class PreparedSource:
 
 
 def _open_part(part: Part, *, root: str, layout: FeatureLayout) -> dict[str, ArrayFile]:
-    shapes = dict(layout.shapes)
+    shapes = {**layout.shapes, **layout.kept}
     if LABEL_FILE in part.files:
         shapes[LABEL_FILE] = _LABELS
     arrays = {}

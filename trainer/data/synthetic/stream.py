@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.criteo import DENSE_NAMES, SPARSE_NAMES
 from trainer.data.reading.batch import Rows
+from trainer.data.reading.kept_columns import check_names
 from trainer.data.reading.source import SourceFeatures, SourcePart
 from trainer.data.synthetic.teacher import Teacher
 
@@ -54,3 +57,23 @@ class SyntheticSource:
 
     def fetch(self, rows: range) -> None:
         """There is no disk."""
+
+    def check_keepable(self, names: Sequence[str]) -> None:
+        """Refuses names that are no features.
+
+        Raises:
+            ConfigError: names score.keep, and the features.
+        """
+        check_names(names, there=(*DENSE_NAMES, *SPARSE_NAMES))
+
+    def kept(self, names: Sequence[str], rows: range) -> dict[str, NDArray]:
+        """Features [n] that pass through: numbers float32, ids int32.
+
+        Raises:
+            ConfigError: as `check_keepable`.
+        """
+        self.check_keepable(names)
+        made = self.teacher.rows(np.arange(rows.start, rows.stop, dtype=np.int64) + self._first_row)
+        columns = {name: made.dense[:, place].astype(np.float32) for place, name in enumerate(DENSE_NAMES)}
+        columns |= {name: made.ids[:, place].astype(np.int32) for place, name in enumerate(SPARSE_NAMES)}
+        return {name: columns[name] for name in names}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainer.data.criteo import NUM_DENSE, NUM_SPARSE
 from trainer.data.synthetic.teacher import Teacher, TeacherRows
-from trainer.metrics.exact import BinaryMetrics, exact_auc, from_sums
+from trainer.metrics.exact import BinaryMetrics, from_sums, ranking_of
 
 CHUNK_ROWS = 65_536
 NUM_BINS = 1 << 17
@@ -45,6 +45,7 @@ class ChunkScores:
     label_sum: int
     loss_sum: float
     probability_sum: float
+    brier_sum: float
     labels: NDArray[np.int32] | None  # [N], for the exact AUC
     logits: NDArray[np.float64] | None  # [N]
     bins: NDArray[np.int64] | None  # rows by label and bin of the logit, flat [2 * NUM_BINS]
@@ -129,11 +130,13 @@ def _four_hex_digits() -> NDArray[np.uint32]:
 
 def _scores(rows: TeacherRows, auc: AucMethod) -> ChunkScores:
     exact = auc == "exact"
+    probability = np.exp(-np.logaddexp(0.0, -rows.logit))
     return ChunkScores(
         num_rows=len(rows.label),
         label_sum=int(rows.label.sum()),
         loss_sum=float((np.logaddexp(0.0, rows.logit) - rows.label * rows.logit).sum()),
-        probability_sum=float(np.exp(-np.logaddexp(0.0, -rows.logit)).sum()),
+        probability_sum=float(probability.sum()),
+        brier_sum=float(np.square(probability - rows.label).sum()),
         labels=rows.label if exact else None,
         logits=rows.logit if exact else None,
         bins=None if exact else _bins(rows),
@@ -151,7 +154,7 @@ class Ceiling:
 
     def __init__(self) -> None:
         self._num_rows = self._label_sum = 0
-        self._loss_sum = self._probability_sum = 0.0
+        self._loss_sum = self._probability_sum = self._brier_sum = 0.0
         self._labels: list[NDArray[np.int32]] = []
         self._logits: list[NDArray[np.float64]] = []
         self._bins: NDArray[np.int64] | None = None
@@ -162,6 +165,7 @@ class Ceiling:
         self._label_sum += scores.label_sum
         self._loss_sum += scores.loss_sum
         self._probability_sum += scores.probability_sum
+        self._brier_sum += scores.brier_sum
         if scores.bins is not None:
             self._bins = scores.bins if self._bins is None else self._bins + scores.bins
         elif scores.labels is not None and scores.logits is not None:
@@ -171,15 +175,18 @@ class Ceiling:
     def as_json(self) -> dict[str, Any]:
         """The day's figures, how its AUC was found, and how far that can be from the exact one."""
         if self._bins is None:
-            auc, error = exact_auc(np.concatenate(self._labels), np.concatenate(self._logits)), 0.0
+            ranking = ranking_of(np.concatenate(self._labels), np.concatenate(self._logits))
+            auc, auprc, error = ranking.auc, ranking.auprc, 0.0
         else:
-            auc, error = _bracketed_auc(self._bins.reshape(2, NUM_BINS))
+            (auc, error), auprc = _bracketed_auc(self._bins.reshape(2, NUM_BINS)), math.nan
         metrics: BinaryMetrics = from_sums(
             num_rows=self._num_rows,
             label_sum=float(self._label_sum),
             loss_sum=self._loss_sum,
             probability_sum=self._probability_sum,
+            brier_sum=self._brier_sum,
             auc=auc,
+            auprc=auprc,
         )
         method = "exact" if self._bins is None else f"{NUM_BINS} bins of the logit"
         return {**metrics.as_json(), "auc_method": method, "auc_error": error if math.isfinite(error) else None}

@@ -18,13 +18,22 @@ import polars as pl
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from configs.table_schema import CategoricalFeature, MultiFeature, NumericFeature, TableLabel, TableSchema, TableWeight
+from configs.table_schema import (
+    CategoricalFeature,
+    KeptColumn,
+    MultiFeature,
+    NumericFeature,
+    TableLabel,
+    TableSchema,
+    TableWeight,
+)
 from trainer.data.criteo import DENSE_TRANSFORM, NUMERIC_ID_ROWS, NUMERIC_IDS_TRANSFORM, numeric_ids, signed_log1p
-from trainer.data.preparing.parsed import BadLine, BagValues, Layout, NumericIds, ParsedRows
+from trainer.data.preparing.parsed import BadLine, BagValues, KeptValues, Layout, NumericIds, ParsedRows
 from trainer.data.tables.table_values import (
     Numbers,
     Values,
     fingerprints_of,
+    fixed_texts_of,
     numbers_of,
     time_parts_of,
     whole_numbers_of,
@@ -41,6 +50,7 @@ BAD_WEIGHT = "weight is no number from 0 up"
 NOT_A_NUMBER = "not a number"
 TOO_LARGE = "too large a number"
 NOT_WHOLE = "not a whole number of 64 bits"
+NUL_CHARACTER = "text with a NUL character"
 NOT_A_TIME = "not a time as time_format has it"
 
 
@@ -91,12 +101,18 @@ class TableColumns:
                 *(name for name, feature in schema.categorical.items() if _holds_text(feature)),
                 *(name for name, feature in schema.multi.items() if _holds_text(feature)),
             ),
+            kept=tuple(
+                KeptValues(name=name, dtype="int64" if kept.type == "integer" else f"S{kept.max_bytes}")
+                for name, kept in schema.keep.items()
+            ),
             num_header_lines=int(schema.table.format == "csv" and not schema.table.columns),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides what comes out, as a manifest keeps it; equal settings are equal dicts."""
         schema = json.loads(json.dumps(dataclasses.asdict(self._schema)))
+        if not schema["keep"]:  # as in folders that were prepared before there was such a thing
+            del schema["keep"]
         # Dicts are equal in any order; that of the features and parts is that of the arrays.
         order = [*self.layout.parts, *self._schema.numeric, *self._schema.categorical, *self._schema.multi]
         return {
@@ -136,6 +152,7 @@ class TableColumns:
         discretised = [_ids(name, feature, frame, faults) for name, feature in self._discretised.items()]
         single = {name: _single(name, feature, frame, faults) for name, feature in schema.categorical.items()}
         bags = {name: _bag(name, feature, frame, faults) for name, feature in schema.multi.items()}
+        passing = [_kept(name, column, frame, faults) for name, column in schema.keep.items()]
         found = {name: column.texts for name, column in single.items()}
         found |= {name: bag.texts for name, bag in bags.items()}
         kept = faults.none
@@ -150,6 +167,7 @@ class TableColumns:
             bags=tuple(bag.of_rows(kept) for bag in bags.values()),
             weights=None if weights is None else weights[kept],
             part=None if part is None else part[kept],
+            kept=tuple(column[kept] for column in passing),
             texts={name: texts for name, texts in found.items() if name in self.layout.hashed_text},
             bad=faults.lines(lines, line_text),
         )
@@ -297,6 +315,21 @@ def _bag(name: str, feature: MultiFeature, frame: pl.DataFrame, faults: _Faults)
     bad[rows[found.bad]] = True
     faults.mark(bad, f"{name} has {NOT_WHOLE}", column)
     return _Bag(rows=rows, values=found.values, texts=found.texts)
+
+
+def _kept(name: str, kept: KeptColumn, frame: pl.DataFrame, faults: _Faults) -> NDArray:
+    """A column that passes through: int64 [R], or texts in UTF-8, of which a missing one is empty."""
+    texts = frame[kept.column or name]
+    if kept.type == "integer":
+        found = whole_numbers_of(texts)
+        faults.mark(found.bad, f"{name} is {NOT_WHOLE}", texts)
+        return found.values.view(np.int64)
+    texts = texts.fill_null("")
+    too_long = (texts.str.len_bytes() > kept.max_bytes).to_numpy()
+    faults.mark(too_long, f"{name} is longer than its max_bytes, {kept.max_bytes}", texts)
+    with_nul = texts.str.contains("\0", literal=True).to_numpy()  # the array would lose one at the end
+    faults.mark(with_nul, f"{name} is {NUL_CHARACTER}", texts)
+    return fixed_texts_of(texts, max_bytes=kept.max_bytes)
 
 
 def _values(feature: CategoricalFeature | MultiFeature, texts: pl.Series) -> Values:

@@ -67,9 +67,25 @@ class CsvTable:
         Raises:
             DataError: unreadable, or a column of the schema is not there.
         """
-        columns = self.schema.table.columns or self._header(path)
+        columns = self.columns_there(path)
         self._columns.check(path, columns)
         return columns
+
+    def columns_there(self, path: str) -> tuple[str, ...]:
+        """All columns of a file, in order, whether the schema's are among them or not.
+
+        Raises:
+            DataError: unreadable.
+        """
+        return self.schema.table.columns or self._header(path)
+
+    def about_num_rows(self, path: str) -> int:
+        """How many rows a file may have, going by its beginning.
+
+        Raises:
+            DataError: unreadable.
+        """
+        return self._file(path).about_num_lines()
 
     def num_pieces(self, path: str) -> int | None:
         """Pieces of a plain file; None of a gzip file.

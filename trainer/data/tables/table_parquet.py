@@ -77,6 +77,24 @@ class ParquetTable:
         with _opened(path) as file:
             return self._checked(path, file.schema_arrow)
 
+    def columns_there(self, path: str) -> tuple[str, ...]:
+        """All columns of a file, in order, whether the schema's are among them or not.
+
+        Raises:
+            DataError: unreadable.
+        """
+        with _opened(path) as file:
+            return tuple(file.schema_arrow.names)
+
+    def about_num_rows(self, path: str) -> int:
+        """The rows of a file, good and bad.
+
+        Raises:
+            DataError: unreadable.
+        """
+        with _opened(path) as file:
+            return int(file.metadata.num_rows)
+
     def num_pieces(self, path: str) -> int | None:
         """Row groups.
 

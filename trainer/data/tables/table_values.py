@@ -62,6 +62,11 @@ def whole_numbers_of(texts: pl.Series) -> Values:
     return Values(values=numbers.fill_null(0).to_numpy().view(np.uint64), bad=numbers.is_null().to_numpy())
 
 
+def fixed_texts_of(texts: pl.Series, *, max_bytes: int) -> NDArray[np.bytes_]:
+    """The texts in UTF-8, S<max_bytes> [N]; of longer ones the beginning."""
+    return np.array([text.encode()[:max_bytes] for text in texts.to_list()], f"S{max_bytes}")
+
+
 def time_parts_of(texts: pl.Series, *, time_format: str, part: str) -> Values:
     """The hour (0 to 23) or weekday (1 Monday to 7) of moments in `time_format`, or in seconds since 1970 in UTC."""
     distinct = texts.unique(maintain_order=True)

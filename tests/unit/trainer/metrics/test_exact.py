@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from trainer.metrics.exact import entropy_nats, exact_auc, log_losses, metrics_of_logits, metrics_of_probabilities
+from trainer.metrics.exact_sum import ERROR_PER_VALUE
 
 labels_of = {n: st.lists(st.integers(0, 1), min_size=n, max_size=n) for n in range(0, 41)}
 # A few distinct scores give many ties; the last two stand for saturated ones.
@@ -49,7 +50,7 @@ def test_figures_of_logits_are_scikit_learns(column: tuple[NDArray[np.int8], NDA
     labels, logits = column
     found = metrics_of_logits(labels, logits)
     expected = np.mean([math.log1p(math.exp(-abs(z))) + max(z, 0) - y * z for y, z in zip(labels, logits, strict=True)])
-    assert found.log_loss_nats == pytest.approx(expected, rel=1e-12, abs=1e-300)
+    assert found.log_loss_nats == pytest.approx(expected, rel=1e-12, abs=ERROR_PER_VALUE)
     assert found.num_rows == len(labels)
     assert found.label_rate == pytest.approx(labels.mean())
     if np.abs(logits).max() < 12:  # a probability near 1 has lost digits

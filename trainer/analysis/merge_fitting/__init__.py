@@ -1,0 +1,1 @@
+"""Fitting merge rules on saved predictions, and judging them without fooling oneself."""
