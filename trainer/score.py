@@ -78,7 +78,9 @@ def _with_figures(
         beat=beat,
         say=lambda text: print(text, flush=True),  # on rank 0 alone
     )
-    return dataclasses.replace(manifest, metrics=figures.metrics, metrics_by_part=figures.by_part)
+    return dataclasses.replace(
+        manifest, metrics=figures.metrics, metrics_by_part=figures.by_part, calibration_curves=figures.curves
+    )
 
 
 if __name__ == "__main__":

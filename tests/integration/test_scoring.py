@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from modules.tables import build_tables
 from tests.support.commands import BIN, ROOT, environment, run_python, run_torchrun
@@ -128,6 +128,10 @@ def test_figures_equal_scikit_learn_on_the_written_columns(scored):
         assert figures["log_loss_nats"] == pytest.approx(log_loss(labels, probability), rel=1e-9)
         assert figures["ne"] == pytest.approx(log_loss(labels, probability) / entropy, rel=1e-9)
         assert figures["calibration"] == pytest.approx(probability.sum() / labels.sum(), rel=1e-9)
+        assert figures["brier"] == pytest.approx(np.mean((probability - labels) ** 2), rel=1e-9)
+        assert figures["auprc"] == pytest.approx(average_precision_score(labels, probability), abs=1e-12)
+        curve = manifest["calibration_curves"][name]
+        assert sum(point["num_rows"] for point in curve) == len(labels)
 
 
 def test_logits_equal_those_of_the_unsharded_model(trained, scored):

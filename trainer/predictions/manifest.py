@@ -54,6 +54,7 @@ class PredictionManifest:
     settings: Mapping[str, Any] = field(default_factory=dict)  # what else decided the bytes: dtype, tables, ranges ...
     metrics: Mapping[str, Any] = field(default_factory=dict)  # member or merged -> figures; empty: rows without labels
     metrics_by_part: Mapping[str, Any] = field(default_factory=dict)  # part -> the same of its rows
+    calibration_curves: Mapping[str, Any] = field(default_factory=dict)  # member or merged -> points, by prediction
 
     @property
     def num_rows(self) -> int:

@@ -146,7 +146,9 @@ def _write(
         memory_bytes=MEMORY_BYTES,
         say=lambda line: print(line, flush=True),
     )
-    finished = replace(manifest, metrics=figures.metrics, metrics_by_part=figures.by_part)
+    finished = replace(
+        manifest, metrics=figures.metrics, metrics_by_part=figures.by_part, calibration_curves=figures.curves
+    )
     finished.write(output)
     return finished
 
