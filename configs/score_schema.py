@@ -9,6 +9,7 @@ from typing import Literal
 from configs.section import Section, positive
 
 ScoreType = Literal["float32", "float16"]
+ScoreFigures = Literal["exact", "streaming"]
 ScoreTables = Literal["sharded", "fp16", "int8"]
 LEAST_METRICS_GB = 0.0625
 
@@ -46,6 +47,9 @@ class Score(Section):
 
     merge_file: str = ""
     """A merge.toml, as tools/merge_predictions.py writes it; empty: merge.rule."""
+
+    figures: ScoreFigures = "exact"
+    """exact: AUC and average precision to the last digit; streaming: AUC in a proven bracket, in one reading."""
 
     metrics_memory_gb: float = 1.0
     """What the exact figures may hold in memory (GiB); with less, the files are read more often."""

@@ -75,6 +75,7 @@ def _with_figures(
     figures = prediction_figures(
         Predictions(folder, manifest=manifest),
         memory_bytes=int(plan.config.score.metrics_memory_gb * (1 << 30)),
+        form=plan.config.score.figures,
         beat=beat,
         say=lambda text: print(text, flush=True),  # on rank 0 alone
     )

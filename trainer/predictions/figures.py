@@ -6,20 +6,23 @@ One column after the other is read, in chunks, from what was written; memory is 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from modules.merge import MERGED
 from trainer.clock import clock
-from trainer.metrics.column_sums import ColumnSums, Kind
+from trainer.metrics.column_meter import ColumnMeter
+from trainer.metrics.column_sums import ColumnSums, CurvePoint, Kind
 from trainer.metrics.exact import BinaryMetrics
 from trainer.metrics.ranking import Source, num_passes, rank
 from trainer.predictions.columns import LABEL, logit_column
 from trainer.predictions.manifest import PredictionFile
 from trainer.predictions.reading import Predictions
 
+Form = Literal["exact", "streaming"]
 _SAY_SECONDS = 5.0
 
 
@@ -42,14 +45,17 @@ def prediction_figures(
     predictions: Predictions,
     *,
     memory_bytes: int,
+    form: Form = "exact",
     beat: Callable[[str], None] = lambda _doing: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Figures:
-    """Exact figures of all columns, the same at every number of ranks.
+    """Figures of all columns, the same at every number of ranks.
 
     Args:
         predictions: What to judge.
-        memory_bytes: What may be held beside one file's columns; with less, files are read more often.
+        memory_bytes: What exact ones may hold beside one file's columns; with less, files are read more often.
+        form: exact; or streaming, which reads each column once: AUC is then the middle of its bracket auc_lower to
+            auc_upper, and there is no average precision. A column takes up to 600 MB.
         beat: Told of the work every few seconds or sooner.
         say: Told how far it is where it takes long.
 
@@ -62,22 +68,56 @@ def prediction_figures(
     columns: dict[str, tuple[str, Kind]] = {name: (logit_column(name), "logit") for name in predictions.members}
     columns[MERGED] = (MERGED, "probability")
     parts = {file.part for file in predictions.files}
-    passes = 1 + num_passes(predictions.num_rows, memory_bytes=memory_bytes) + (len(parts) > 1)
+    passes = 1
+    if form == "exact":
+        passes += num_passes(predictions.num_rows, memory_bytes=memory_bytes) + (len(parts) > 1)
     progress = _Progress(len(columns) * passes * predictions.num_rows, beat=beat, say=say)
     metrics: dict[str, Any] = {}
     by_part: dict[str, dict[str, Any]] = {part: {} for part in predictions.manifest.parts if part in parts}
     curves: dict[str, Any] = {}
     for name, (column, kind) in columns.items():
         reader = _Column(predictions, name=name, column=column, kind=kind, progress=progress)
-        whole = ColumnSums(name, kind=kind)
-        for part, of_part in by_part.items():
-            sums = reader.sums(part)
-            of_part[name] = reader.metrics(sums, part=part, memory_bytes=memory_bytes).as_json()
-            whole.merge(sums)
-        alone = next(iter(by_part.values()))[name] if len(by_part) == 1 else None
-        metrics[name] = alone or reader.metrics(whole, part=None, memory_bytes=memory_bytes).as_json()
-        curves[name] = [point.as_json() for point in whole.curve()]
+        of_parts, metrics[name], curve = (
+            _exact(reader, list(by_part), memory_bytes=memory_bytes)
+            if form == "exact"
+            else _streaming(reader, list(by_part))
+        )
+        for part, of_part in of_parts.items():
+            by_part[part][name] = of_part
+        curves[name] = [point.as_json() for point in curve]
     return Figures(metrics=metrics, by_part=by_part, curves=curves)
+
+
+_OfColumn = tuple[dict[str, Any], dict[str, Any], tuple[CurvePoint, ...]]  # by part, of all rows, its curve
+
+
+def _exact(reader: _Column, parts: Sequence[str], *, memory_bytes: int) -> _OfColumn:
+    whole, of_parts = reader.no_sums(), {}
+    for part in parts:
+        sums = reader.no_sums()
+        reader.fill(sums, part)
+        of_parts[part] = reader.metrics(sums, part=part, memory_bytes=memory_bytes).as_json()
+        whole.merge(sums)
+    if len(parts) == 1:
+        return of_parts, of_parts[parts[0]], whole.curve()
+    return of_parts, reader.metrics(whole, part=None, memory_bytes=memory_bytes).as_json(), whole.curve()
+
+
+def _streaming(reader: _Column, parts: Sequence[str]) -> _OfColumn:
+    whole, of_parts = reader.no_meter(), {}
+    for part in parts:
+        meter = reader.no_meter() if len(parts) > 1 else whole
+        reader.fill(meter, part)
+        of_parts[part] = _bracketed(meter)
+        if meter is not whole:
+            whole.merge(meter)
+    return of_parts, _bracketed(whole), whole.curve()
+
+
+def _bracketed(meter: ColumnMeter) -> dict[str, float | int | None]:
+    bracket = meter.auc_bracket()
+    ends = {"auc_lower": bracket.lower, "auc_upper": bracket.upper}
+    return meter.metrics().as_json() | {name: end if math.isfinite(end) else None for name, end in ends.items()}
 
 
 class _Progress:
@@ -112,14 +152,20 @@ class _Column:
         self._kind = kind
         self._progress = progress
 
-    def sums(self, part: str) -> ColumnSums:
-        """Sums over a part."""
-        sums = ColumnSums(self._name, kind=self._kind)
+    def no_sums(self) -> ColumnSums:
+        """Sums of no rows yet."""
+        return ColumnSums(self._name, kind=self._kind)
+
+    def no_meter(self) -> ColumnMeter:
+        """A meter of no rows yet."""
+        return ColumnMeter(self._name, kind=self._kind)
+
+    def fill(self, sums: ColumnSums | ColumnMeter, part: str) -> None:
+        """Adds the rows of a part."""
         for file in self._files(part):
             found = self._predictions.read(file, [LABEL, self._column])
             sums.add(found[LABEL], found[self._column], part=part, first_row=file.first_row)
             self._progress.add(file.num_rows, column=self._name)
-        return sums
 
     def metrics(self, sums: ColumnSums, *, part: str | None, memory_bytes: int) -> BinaryMetrics:
         """The figures of a part, or of all rows, from its sums and the order of its scores."""

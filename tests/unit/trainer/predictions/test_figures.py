@@ -71,6 +71,29 @@ def test_one_part_is_ranked_once(tmp_path: Path) -> None:
     assert "figures of merged" in told
 
 
+@pytest.mark.parametrize("parts", [PARTS, {"day_0": ROWS}])
+def test_streaming_figures_are_the_exact_ones_with_auc_in_a_bracket(tmp_path: Path, parts: dict[str, int]) -> None:
+    labels, logits = columns()
+    predictions = Predictions(made_predictions(tmp_path, labels, logits, parts=parts, range_rows=499))
+    exact = prediction_figures(predictions, memory_bytes=MEMORY)
+    told: list[str] = []
+    found = prediction_figures(predictions, memory_bytes=0, form="streaming", beat=told.append)
+    assert "sorting scores" not in told
+    assert found.curves == exact.curves
+    pairs = [(found.metrics, exact.metrics), *((found.by_part[part], exact.by_part[part]) for part in parts)]
+    for bracketed, of in pairs:
+        assert list(bracketed) == list(of)
+        for name, told_of in bracketed.items():
+            assert told_of["auc_lower"] <= of[name]["auc"] <= told_of["auc_upper"]
+            assert told_of["auc_upper"] - told_of["auc_lower"] < 1e-5
+            assert told_of["auc"] == pytest.approx(of[name]["auc"], abs=1e-5)
+            assert told_of["auprc"] is None
+            exactly = {"auc", "auprc", "auc_lower", "auc_upper"}
+            assert {k: v for k, v in told_of.items() if k not in exactly} == {
+                k: v for k, v in of[name].items() if k not in exactly
+            }
+
+
 def test_rows_without_labels_have_no_figures(tmp_path: Path) -> None:
     _, logits = columns()
     assert prediction_figures(Predictions(made_predictions(tmp_path, None, logits)), memory_bytes=MEMORY) == Figures()
