@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support.commands import run_torchrun
 from tests.support.prepared import write_prepared
 from tests.support.runs import SMALL_PATH
+from tests.support.small_disk import mounted
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
         checkpoint=root / "run" / "checkpoints" / "step_0000000006",
         output=done.stdout,
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own in memory; `tests.support.small_disk.resize` gives it a size."""
+    with mounted(tmp_path / "disk") as disk:
+        yield disk

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from configs.schema import Run
 from tests.support.runs import SMALL_PATH, small_run
+from tests.support.small_disk import resize
 from tests.support.state import assert_bit_equal
 from tests.support.training import train_run
 from tests.unit.trainer.ranks import one_rank
@@ -22,31 +20,12 @@ from trainer.main import main
 EVERY = "--checkpoint.every.steps=2"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own in memory, where this machine lets one be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", folder], check=False).returncode
-    ):
-        pytest.skip("a small tmpfs cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 # A checkpoint takes 0.4 MiB.
 @pytest.mark.parametrize(("kilobytes", "whole"), [(300, []), (760, ["step_0000000002"])])
 def test_a_full_disk(
     small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kilobytes: int, whole: list[str]
 ) -> None:
-    def resize(size: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
-
-    resize(f"{kilobytes}k")
+    resize(small_disk, f"{kilobytes}k")
     run = small_disk / "run"
     assert guard(main, ["--config", str(SMALL_PATH), f"--run.folder={run}", EVERY]) == 1
     said = capfd.readouterr().err
@@ -56,7 +35,7 @@ def test_a_full_disk(
     assert sorted(path.parent.name for path in checkpoints.glob("*/manifest.json")) == whole
     assert [path.name for path in checkpoints.iterdir()] == whole, "what cannot be finished must not fill the disk"
     assert json.loads((run / "outcome.json").read_text())["exit_code"] == 1
-    resize("50m")
+    resize(small_disk, "50m")
     with one_rank(Run(device="cpu")) as runtime:
         resumed, progress = train_run(runtime, small_run(EVERY), str(run))
         assert progress["step"] == 6

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from tests.support.commands import BIN, ROOT, environment, run_python, run_torch
 from tests.support.processes import wait_until
 from tests.support.runs import small_run, without
 from tests.support.score_with_fault import FINISHED, MOMENTS
+from tests.support.small_disk import resize
 from tests.support.state import whole_tensors
 from tools.verify_predictions import main as verify
 from trainer import storage
@@ -318,28 +318,9 @@ def test_checkpoints_that_do_not_go_together_are_refused(trained, tmp_path, capf
     assert f"error: --checkpoint: {told}" in said and said.endswith("score them in jobs of their own\n")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own in memory, where this machine lets one be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=False).returncode
-    ):
-        pytest.skip("a small tmpfs cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize("kilobytes", [4, 64])  # the plan finds no room; a range
 def test_a_full_disk_keeps_what_is_finished(trained, scored, small_disk, capfd, kilobytes):
-    def resize(size: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
-
-    resize(f"{kilobytes}k")
+    resize(small_disk, f"{kilobytes}k")
     output = small_disk / "out"
     assert guard(score, _words(trained, output)) == 1
     said = capfd.readouterr().err
@@ -347,7 +328,7 @@ def test_a_full_disk_keeps_what_is_finished(trained, scored, small_disk, capfd, 
     assert f"--output: '{output}': No space left on device; make room, the same command goes on" in said
     num_there = len(list(output.glob("unfinished/*-*.json")))
     assert (num_there > 0) == (kilobytes == 64)
-    resize("50m")
+    resize(small_disk, "50m")
     assert guard(score, _words(trained, output)) == 0
     assert (f"{num_there} of 10 ranges are there already" in capfd.readouterr().out) == (num_there > 0)
     assert _files(output) == _files(scored[1])

@@ -146,7 +146,7 @@ class ScoringSoak:
                 sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
             ),
             verifier_code=done.returncode,
-            verifier_output=done.stdout + done.stderr,
+            verifier_output=done.stderr + done.stdout,
         )
 
     def _path(self, name: str) -> str:
