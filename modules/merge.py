@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from modules.calibration import Calibration, calibration_as_json, calibration_of_json, number, numbers
+from modules.calibration import Calibration, Platt, calibration_as_json, calibration_of_json, number, numbers
 
 MERGED = "merged"  # what the merged prediction is called beside the members
 SUM_TOLERANCE = 1e-9  # how far weights that should add up to 1 may be from it
+LARGEST_FACTOR = 1e6  # of weights, intercept and calibration as plain values: larger ones overflow, or nearly
 
 FITTED_RULES = ("weights", "greedy", "stacking")  # mean something once their weights are fitted
 _KEYS = ("rule", "members", "weights", "intercept", "sharpness", "calibration")
@@ -136,7 +137,9 @@ class MergeRule:
             if bad:
                 raise ValueError(f"weights: {bad[0]!r} is negative, which {self.rule} does not have")
             if abs(math.fsum(self.weights) - 1.0) > SUM_TOLERANCE:
-                raise ValueError(f"weights: they add up to {math.fsum(self.weights)!r}; {self.rule}'s add up to 1")
+                raise ValueError(
+                    f"weights: they add up to {math.fsum(self.weights)!r}; of {self.rule} they must add up to 1"
+                )
 
     @staticmethod
     def fixed(rule: str, *, members: Sequence[str]) -> MergeRule:
@@ -208,14 +211,27 @@ class MergeRule:
             calibrated = None if calibration is None else calibration_of_json(calibration)
         except ValueError as error:
             raise ValueError(f"calibration.{error}") from None
+        weights = numbers("weights", body.get("weights", ()))
+        intercept = number("intercept", body.get("intercept", 0.0))
+        _refuse_large("weights", weights)
+        _refuse_large("intercept", (intercept,))
+        if isinstance(calibrated, Platt):
+            _refuse_large("calibration.scale", (calibrated.scale,))
+            _refuse_large("calibration.shift", (calibrated.shift,))
         return MergeRule(
             rule=body["rule"],
             members=tuple(members),
-            weights=numbers("weights", body.get("weights", ())),
-            intercept=number("intercept", body.get("intercept", 0.0)),
+            weights=weights,
+            intercept=intercept,
             sharpness=number("sharpness", body.get("sharpness", 1.0)),
             calibration=calibrated,
         )
+
+
+def _refuse_large(key: str, values: Sequence[float]) -> None:
+    large = [value for value in values if abs(value) > LARGEST_FACTOR]
+    if large:
+        raise ValueError(f"{key}: {large[0]!r} is out of all proportion to logits; from -1e6 to 1e6 is taken")
 
 
 def _columns(logits_BM: Tensor) -> list[Tensor]:

@@ -43,7 +43,9 @@ from trainer.analysis.merge_fitting.rule_fitting import (
     fit_calibrated,
     fit_rule,
 )
+from trainer.analysis.trained_rows import trained_note, trained_on
 from trainer.merge_files import FittedOn, MergeFile, read_merge_file, write_merge
+from trainer.output_files import check_output_files
 from trainer.predictions.manifest import PredictionManifest
 from trainer.predictions.reading import Predictions
 from trainer.predictions.rewriting import JoinedJob, join_jobs, merge_again
@@ -176,6 +178,8 @@ def _settings(options: argparse.Namespace) -> FitSettings:
 
 def _read(options: argparse.Namespace) -> tuple[Predictions, FitRows]:
     predictions = Predictions(options.predictions, parts=options.parts)
+    for one in trained_on(predictions.manifest, parts={file.part for file in predictions.files}):
+        print(f"note: {trained_note(one)}", flush=True)
     rows = read_fit_rows(predictions, max_rows=options.max_rows)
     if rows.num_rows < rows.num_rows_total:
         print(f"{rows.num_rows:,} evenly spaced rows of {rows.num_rows_total:,} (--max-rows)", flush=True)
@@ -184,6 +188,7 @@ def _read(options: argparse.Namespace) -> tuple[Predictions, FitRows]:
 
 def _compare(options: argparse.Namespace) -> None:
     settings = _settings(options)
+    check_output_files({"--output": options.output})
     merges = {path: read_merge_file(path) for path in options.merge}
     predictions, rows = _read(options)
     for path, merge in merges.items():
@@ -206,6 +211,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     settings = _settings(options)
+    check_output_files({"--output": options.output})
     predictions, rows = _read(options)
     fitted = fit_calibrated(fit_rule(options.rule, rows, settings), options.calibration, rows)
     provenance = _fitted_on(fitted, predictions, rows)

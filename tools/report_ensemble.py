@@ -29,6 +29,7 @@ from trainer import storage
 from trainer.analysis.ensemble_report.page import page
 from trainer.analysis.ensemble_report.report import DEFAULT_MAX_ROWS, Asked, report
 from trainer.analysis.ensemble_report.terminal import show
+from trainer.output_files import check_output_files
 from trainer.predictions.reading import Predictions
 
 _WIDTH_OF_A_FILE = 150  # where nobody says how wide the terminal is
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     target = ""
     try:
+        check_output_files({"--json": options.json, "--html": options.html})
         found = report(Predictions(options.predictions), asked=asked)
         console = Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE)
         show(found, console=console)

@@ -1,7 +1,8 @@
-"""Checks a folder of predictions: every row there once, every byte as written, the merge as the rule says.
+"""Checks a folder of predictions: every row there once, every byte as written, merge and figures anew.
 
-What the manifest says is compared with what is in the files. Anything missing, doubled or changed is named by file and
-rows, with exit code 1. With --data rows, labels and kept columns are compared with the prepared folder that was scored.
+What the manifest says, figures included, is compared with what is in the files. Anything missing, doubled or changed is
+named by file and rows, with exit code 1. With --data rows, labels and kept columns are compared with the prepared
+folder that was scored.
 Of a folder that is not finished it says how far it is. Example:
 
   python tools/verify_predictions.py predictions --data data/criteo_kaggle_sample
@@ -18,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError
 from trainer.predictions.manifest import PredictionManifest
-from trainer.predictions.verification import check_folder, how_far, verify_predictions
+from trainer.predictions.unfinished_job import check_folder, how_far
+from trainer.predictions.verification import verify_predictions
 from trainer.row_progress import RowProgress
 
 _MOST_LINES = 20
@@ -34,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.folder}: not finished: {unfinished}")
             return EXIT_FAILURE
         progress = RowProgress("verifying", PredictionManifest.read(options.folder).num_rows)
-        found = verify_predictions(options.folder, data=options.data, quick=options.quick, advance=progress.add)
+        found = verify_predictions(
+            options.folder,
+            data=options.data,
+            quick=options.quick,
+            advance=progress.add,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     except ChorusError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

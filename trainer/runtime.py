@@ -109,7 +109,7 @@ class Runtime:
             torch.cuda.set_device(self.device)
         timeout = datetime.timedelta(seconds=self._run.timeout_seconds)
         self._store = JobStore.open(self._place, timeout=timeout)
-        if self.world_size > 1:
+        if threading.current_thread() is threading.main_thread():  # the only one that Python lets listen
             # torchrun ends the others when it has lost one: what they know of that is told first. Not before the
             # store is there: waiting for one whose host is gone takes no notice of Python's signals.
             signal.signal(signal.SIGTERM, self._on_early_signal)

@@ -94,17 +94,23 @@ def _placed(run: ScoredRun, manifest: CheckpointManifest, *, plan: ScoringPlan, 
 
 def _ensemble_model(placed: _Placed, *, plan: ScoringPlan, ranks: Ranks, runtime: Runtime) -> nn.Module:
     """The checkpoint's ensemble with its weights; gives (loss, EnsembleOutput) of a batch. A collective."""
-    runtime.beat(f"loading {placed.run.called}")
+    loading = f"loading {placed.run.called}"
+    runtime.beat(loading)
     verify(placed.manifest, ranks=runtime.ranks)
     if placed.plan is None:
         dtype: RowType = "fp16" if plan.config.score.tables == "fp16" else "int8"
+
+        def say(text: str) -> None:  # every few seconds
+            runtime.beat(loading)
+            runtime.say(text)
+
         model: nn.Module = runtime.together(
             lambda: quantised_model(
                 placed.built,
                 placed.manifest,
                 dtype=dtype,
                 device=runtime.device,
-                say=runtime.say,
+                say=say,
                 ranks_beside=runtime.local_world_size,
             )
         )

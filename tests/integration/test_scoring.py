@@ -99,7 +99,7 @@ def test_every_row_once_in_order_at_every_world_size(trained, scored):
 def test_the_files_have_the_promised_columns(scored):
     (file, *_) = sorted(scored[2].glob("*.parquet"))
     schema = pq.read_schema(file)
-    assert schema.names == ["part", "row", "label", *(f"logit_{name}" for name in MEMBERS), "merged"]
+    assert schema.names == ["part", "row", "label", *(f"logit_{name}" for name in (*MEMBERS, "merged")), "merged"]
     assert {str(schema.field(name).type) for name in schema.names[3:]} == {"float"}
 
 
@@ -119,7 +119,8 @@ def test_figures_equal_scikit_learn_on_the_written_columns(scored):
     probabilities = {name: 1 / (1 + np.exp(-logits[:, index])) for index, name in enumerate(MEMBERS)}
     merged = 1 / (1 + np.exp(-logits.mean(axis=1)))
     np.testing.assert_array_equal(columns["merged"].astype(np.float32), merged.astype(np.float32))
-    probabilities["merged"] = columns["merged"].astype(np.float32).astype(np.float64)
+    np.testing.assert_array_equal(columns["logit_merged"].astype(np.float32), logits.mean(axis=1).astype(np.float32))
+    probabilities["merged"] = 1 / (1 + np.exp(-columns["logit_merged"].astype(np.float64)))
     assert set(manifest["metrics"]) == set(probabilities)
     for name, probability in probabilities.items():
         figures = manifest["metrics"][name]
@@ -241,15 +242,20 @@ def test_another_plan_is_refused_and_changes_nothing(trained, killed, capfd, wor
     assert _files(killed["file"] / "unfinished") == before
 
 
-def test_a_range_whose_file_was_lost_is_scored_again(trained, scored, killed, tmp_path, capfd):
+def test_a_range_whose_file_is_lost_or_damaged_is_scored_again(trained, scored, killed, tmp_path, capfd):
     output = tmp_path / "out"
     shutil.copytree(killed["figures"], output)
-    lost, cut, unread = sorted(output.glob("*.parquet"))[:3]
+    lost, cut, unread, zeros, changed = sorted(output.glob("*.parquet"))[:5]
     lost.unlink()
     cut.write_bytes(cut.read_bytes()[:-1])
     (output / "unfinished" / f"{unread.stem}.json").write_text("{")
+    zeros.write_bytes(bytes(zeros.stat().st_size))
+    content = bytearray(changed.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
     assert guard(score, _words(trained, output)) == 0
-    assert "7 of 10 ranges are there already" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "5 of 10 ranges are damaged and scored again" in said and "5 of 10 ranges are there already" in said
     assert _files(output) == _files(scored[1])
 
 

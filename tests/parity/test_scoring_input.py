@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.click_log import synthetic_lines, write_log
 from tests.support.preparing import settings_for
+from trainer import long_work
 from trainer.data.manifest import DataManifest
 from trainer.data.preparing import scoring_input
 from trainer.data.preparing.preparation import prepare
@@ -16,10 +17,12 @@ from trainer.data.preparing.preparation import prepare
 
 def prepare_on_rank(runtime: Any, inputs: list[str], saved: str, folder: str) -> tuple[str, int]:
     """The prepared folder, and how often this rank beat."""
-    scoring_input._PING_SECONDS = 0.0
+    long_work._PING_SECONDS = 0.0
     beats: list[str] = []
     beat, runtime.beat = runtime.beat, lambda doing: (beats.append(doing), beat(doing))
-    config: Any = SimpleNamespace(score=SimpleNamespace(input=inputs, dictionary=saved), data=SimpleNamespace(root=""))
+    config: Any = SimpleNamespace(
+        score=SimpleNamespace(input=inputs, dictionary=saved, keep=()), data=SimpleNamespace(root="")
+    )
     try:
         root = scoring_input.prepare_scoring_input(config, folder=folder, runtime=runtime)
     finally:

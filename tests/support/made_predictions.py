@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from modules.merge import MERGED, MergeRule
 from trainer import storage
-from trainer.metrics.exact import metrics_of_logits, metrics_of_probabilities
-from trainer.predictions.columns import LABEL, PART, ROW, logit_column, probability_column
+from trainer.predictions.columns import LABEL, LOGIT_MERGED, PART, ROW, logit_column, probability_column
+from trainer.predictions.figures import prediction_figures
 from trainer.predictions.manifest import PredictionFile, PredictionManifest, ScoredCheckpoint
+from trainer.predictions.reading import Predictions
 from trainer.predictions.row_hash import hash_range
 
 DICTIONARY = "made"
+_MEMORY_BYTES = 1 << 26
 
 
 def made_predictions(
@@ -52,14 +55,16 @@ def made_predictions(
     assert sum(parts.values()) == num_rows, (dict(parts), num_rows)
     wide = np.stack([values.astype(np.float64) for values in written.values()], axis=1)
     rule = MergeRule.fixed("mean_logit", members=list(written))
-    merged = rule.probabilities(torch.from_numpy(wide)).float().numpy()
     columns: dict[str, NDArray] = {**kept, **{logit_column(name): values for name, values in written.items()}}
     if options.get("probabilities"):
         columns |= {
             probability_column(name): torch.from_numpy(values).double().sigmoid().float().numpy()
             for name, values in written.items()
         }
-    columns |= {MERGED: merged}
+    columns |= {
+        LOGIT_MERGED: rule.logits(torch.from_numpy(wide)).float().numpy(),
+        MERGED: rule.probabilities(torch.from_numpy(wide)).float().numpy(),
+    }
     marks = None if labels is None else np.asarray(labels).astype(np.int8)
     manifest = PredictionManifest(
         members=tuple(written),
@@ -74,8 +79,12 @@ def made_predictions(
             "range_rows": range_rows,
             "probabilities": bool(options.get("probabilities")),
         },
-        metrics={} if marks is None or not options.get("figures", True) else _figures(marks, written, merged),
     )
+    if options.get("figures", True):
+        figures = prediction_figures(Predictions(folder, manifest=manifest), memory_bytes=_MEMORY_BYTES)
+        manifest = replace(
+            manifest, metrics=figures.metrics, metrics_by_part=figures.by_part, calibration_curves=figures.curves
+        )
     manifest.write(folder)
     return folder
 
@@ -120,10 +129,3 @@ def _files(
             )
         before += rows
     return files
-
-
-def _figures(
-    labels: NDArray[np.int8], logits: Mapping[str, NDArray[np.floating]], merged: NDArray[np.float32]
-) -> dict[str, object]:
-    figures = {name: metrics_of_logits(labels, values).as_json() for name, values in logits.items()}
-    return {**figures, MERGED: metrics_of_probabilities(labels, merged).as_json()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import CheckpointError
+from configs.errors import CheckpointError, DataError
 from modules.merge import MergeRule
 from modules.single_member import Bags
 from trainer import storage
@@ -51,22 +51,30 @@ class ExportedEnsemble:
             bags: Id feature -> its ids, as `SingleMember` takes them; with those that no member reads or without.
 
         Raises:
-            CheckpointError: a feature is missing, or the number of columns is another.
-            IndexError: an id has no row in its table.
+            DataError: a feature is missing, of another type or length, holds a NaN or an infinity, or an id that has
+                no row in its table; names the feature and the row.
         """
-        if dense_BN.shape[1] != len(self.facts.dense_features):
-            raise CheckpointError(
-                f"{dense_BN.shape[1]} numeric columns for an ensemble that was trained on"
-                f" {len(self.facts.dense_features)}: {', '.join(self.facts.dense_features)}"
-            )
+        _check_dense(
+            dense_BN,
+            names=self.facts.dense_features,
+            read=any(inputs.dense_features for inputs in self.facts.members.values()),
+        )
+        self._check_bags(bags, num_rows=len(dense_BN))
         columns = []
         for name, inputs in self.facts.members.items():
-            missing = [feature for feature in inputs.id_features if feature not in bags]
-            if missing:
-                raise CheckpointError(f"id feature {missing[0]!r} is missing, which member {name} reads")
             dense = dense_BN if inputs.dense_features else dense_BN[:, :0]
             columns.append(self.members[name].model(dense, bags).float())
         return torch.stack(columns, dim=1)
+
+    def _check_bags(self, bags: Mapping[str, Bags], *, num_rows: int) -> None:
+        checked = set()
+        for name, member in self.members.items():
+            for feature, num_ids in member.facts.table_rows.items():
+                if feature not in bags:
+                    raise DataError(f"id feature {feature!r} is missing, which member {name} reads")
+                if feature not in checked:  # its tables have the same rows in all members
+                    _check_bag(feature, bags[feature], num_rows=num_rows, num_ids=num_ids)
+                    checked.add(feature)
 
     def merged(self, dense_BN: Tensor, bags: Mapping[str, Bags]) -> Tensor:
         """Merged probabilities [B], float64; arguments as of `logits`."""
@@ -96,6 +104,71 @@ def load_ensemble(folder: str) -> ExportedEnsemble:
         members={name: load_member(storage.join(folder, member_file(name))) for name in facts.members},
         rule=read_merge(storage.join(folder, MERGE_NAME)),
     )
+
+
+def _check_dense(dense_BN: Tensor, *, names: Sequence[str], read: bool) -> None:
+    if not isinstance(dense_BN, Tensor) or dense_BN.dtype != torch.float32 or dense_BN.ndim != 2:
+        raise DataError(f"dense features: {_described(dense_BN)}; give a float32 tensor, a row for each example")
+    if dense_BN.shape[1] != len(names):
+        raise DataError(
+            f"{dense_BN.shape[1]} numeric columns for an ensemble that was trained on {len(names)}: {', '.join(names)}"
+        )
+    bad = ~torch.isfinite(dense_BN)
+    if read and bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        value = float(dense_BN[row, column])
+        raise DataError(f"dense feature {names[column]!r} is {value} in row {row}; give a finite number")
+
+
+def _check_bag(feature: str, bag: Bags, *, num_rows: int, num_ids: int) -> None:
+    """The feature's ids [B], or (ids [T], offsets [B + 1])."""
+    called = f"id feature {feature!r}"
+    ids, offsets = bag if isinstance(bag, tuple) and len(bag) == 2 else (bag, None)
+    for what, numbers in (("ids", ids), ("offsets", offsets)):
+        if numbers is not None and not _are_integers(numbers):
+            raise DataError(
+                f"{called}: its {what} are {_described(numbers)}; give a tensor of integers, of one dimension"
+            )
+    if offsets is not None:
+        _check_offsets(called, offsets.long(), num_rows=num_rows, num_ids=len(ids))
+    elif len(ids) != num_rows:
+        raise DataError(f"{called}: {len(ids)} ids for {num_rows} rows; give one of each row, or (ids, offsets)")
+    wrong = (ids.long() < 0) | (ids.long() >= num_ids)
+    if wrong.any():
+        place = _first(wrong)
+        row = place if offsets is None else int(torch.searchsorted(offsets.long(), place, right=True)) - 1
+        raise DataError(
+            f"{called}: id {int(ids[place])} in row {row} is not in its table; give ids from 0 to {num_ids - 1}"
+        )
+
+
+def _check_offsets(called: str, offsets: Tensor, *, num_rows: int, num_ids: int) -> None:
+    if len(offsets) != num_rows + 1:
+        raise DataError(f"{called}: {len(offsets)} offsets for {num_rows} rows; give {num_rows + 1}")
+    if offsets[0] != 0 or offsets[-1] != num_ids:
+        raise DataError(
+            f"{called}: its offsets begin with {int(offsets[0])} and end with {int(offsets[-1])}; they must begin with"
+            f" 0 and end with {num_ids}, its number of ids"
+        )
+    falling = offsets.diff() < 0
+    if falling.any():
+        raise DataError(
+            f"{called}: its offsets fall in row {_first(falling)}; each row's end where the next one's begin"
+        )
+
+
+def _are_integers(found: object) -> bool:
+    if not isinstance(found, Tensor) or found.ndim != 1:
+        return False
+    return not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+
+
+def _described(found: object) -> str:
+    return f"{found.dtype} of shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+
+
+def _first(where: Tensor) -> int:
+    return int(where.nonzero()[0])
 
 
 def bags_of(rows: Rows, *, features: Sequence[str]) -> dict[str, Bags]:

@@ -6,6 +6,7 @@
     NAME                 a kept column, as it was
     logit_MEMBER         float32, or float16
     probability_MEMBER   float32, where asked for
+    logit_merged         float32, the logit of the merged probability, which does not saturate
     merged               float32, the merged probability
 
 With several checkpoints MEMBER is LABEL_MEMBER, where LABEL is what the checkpoint was called.
@@ -30,6 +31,9 @@ def logit_column(member: str) -> str:
 def probability_column(member: str) -> str:
     """The column of a member's probabilities."""
     return f"{_PROBABILITY_PREFIX}{member}"
+
+
+LOGIT_MERGED = logit_column(MERGED)
 
 
 def is_reserved(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Figures of a prediction folder: exact metrics of every member and of the merge, over all rows and part by part.
 
 One column after the other is read, in chunks, from what was written; memory is bounded by
-`memory_bytes` and one file's columns. Members are judged by their logits, the merge by its probability.
+`memory_bytes` and one file's columns. Members and the merge are judged by their logits, so on one scale.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from modules.merge import MERGED
 from trainer.clock import clock
 from trainer.metrics.column_meter import ColumnMeter
-from trainer.metrics.column_sums import ColumnSums, CurvePoint, Kind
+from trainer.metrics.column_sums import ColumnSums, CurvePoint
 from trainer.metrics.exact import BinaryMetrics
 from trainer.metrics.ranking import Source, num_passes, rank
 from trainer.predictions.columns import LABEL, logit_column
@@ -65,8 +65,7 @@ def prediction_figures(
     """
     if not predictions.has_labels or not predictions.num_rows:
         return Figures()
-    columns: dict[str, tuple[str, Kind]] = {name: (logit_column(name), "logit") for name in predictions.members}
-    columns[MERGED] = (MERGED, "probability")
+    columns = {name: logit_column(name) for name in (*predictions.members, MERGED)}
     parts = {file.part for file in predictions.files}
     passes = 1
     if form == "exact":
@@ -75,8 +74,8 @@ def prediction_figures(
     metrics: dict[str, Any] = {}
     by_part: dict[str, dict[str, Any]] = {part: {} for part in predictions.manifest.parts if part in parts}
     curves: dict[str, Any] = {}
-    for name, (column, kind) in columns.items():
-        reader = _Column(predictions, name=name, column=column, kind=kind, progress=progress)
+    for name, column in columns.items():
+        reader = _Column(predictions, name=name, column=column, progress=progress)
         of_parts, metrics[name], curve = (
             _exact(reader, list(by_part), memory_bytes=memory_bytes)
             if form == "exact"
@@ -145,20 +144,19 @@ class _Progress:
 class _Column:
     """Reads one column of a prediction folder, over and over."""
 
-    def __init__(self, predictions: Predictions, *, name: str, column: str, kind: Kind, progress: _Progress) -> None:
+    def __init__(self, predictions: Predictions, *, name: str, column: str, progress: _Progress) -> None:
         self._predictions = predictions
         self._name = name
         self._column = column
-        self._kind = kind
         self._progress = progress
 
     def no_sums(self) -> ColumnSums:
         """Sums of no rows yet."""
-        return ColumnSums(self._name, kind=self._kind)
+        return ColumnSums(self._name, kind="logit")
 
     def no_meter(self) -> ColumnMeter:
         """A meter of no rows yet."""
-        return ColumnMeter(self._name, kind=self._kind)
+        return ColumnMeter(self._name, kind="logit")
 
     def fill(self, sums: ColumnSums | ColumnMeter, part: str) -> None:
         """Adds the rows of a part."""

@@ -6,14 +6,15 @@ A folder holds finished predictions exactly when its manifest.json is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from configs.errors import DataError
 from trainer import storage
+from trainer.predictions.manifest_checks import check_manifest
 
 FORMAT = "chorus-predictions"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 
@@ -76,7 +77,8 @@ class PredictionManifest:
         """The manifest of a prediction folder.
 
         Raises:
-            DataError: the folder is not there, not finished, or not ours.
+            DataError: the folder is not there, not finished, not ours, or its files are not all rows once; names the
+                key.
         """
         path = storage.join(folder, MANIFEST_NAME)
         if not storage.is_file(path):
@@ -88,6 +90,11 @@ class PredictionManifest:
             if body.pop("format") != FORMAT or body.pop("format_version") != FORMAT_VERSION:
                 raise ValueError(f"another format, or format version; this program reads {FORMAT} {FORMAT_VERSION}")
             num_rows = body.pop("num_rows")
+            _refuse_other_keys("", body, PredictionManifest)
+            check_manifest(body)
+            for key, of in (("files", PredictionFile), ("checkpoints", ScoredCheckpoint)):
+                for place, one in enumerate(body[key]):
+                    _refuse_other_keys(f"{key}[{place}].", one, of)
             manifest = PredictionManifest(
                 **body
                 | {
@@ -98,7 +105,20 @@ class PredictionManifest:
                 }
             )
             if manifest.num_rows != num_rows:
-                raise ValueError(f"num_rows is {num_rows}, its parts have {manifest.num_rows}")
+                raise ValueError(f"num_rows: {num_rows!r}, its parts have {manifest.num_rows}")
             return manifest
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is not a manifest of predictions ({error}); run trainer/score.py again") from error
+        except KeyError as error:
+            raise _no_manifest(path, f"{error.args[0]}: missing") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _no_manifest(path, str(error)) from error
+
+
+def _refuse_other_keys(before: str, body: Mapping[str, Any], of: type) -> None:
+    keys = [one.name for one in fields(of)]
+    odd = [key for key in (*keys, *body) if (key in keys) != (key in body)]
+    if odd:
+        raise ValueError(f"{before}{odd[0]}: {'missing' if odd[0] in keys else 'no such key'}")
+
+
+def _no_manifest(path: str, what: str) -> DataError:
+    return DataError(f"{path} is not a manifest of predictions ({what}); run trainer/score.py again")

@@ -23,7 +23,7 @@ from trainer.data.preparing.prepared_folder import QUARANTINE_NAME, difference
 from trainer.long_work import long_from_main
 from trainer.predictions.completeness import WholePart, problems_of
 from trainer.predictions.manifest import MANIFEST_NAME, PredictionFile, PredictionManifest
-from trainer.predictions.range_files import RECORDS_FOLDER, read_record, record_path
+from trainer.predictions.range_files import RECORDS_FOLDER, holds, read_record, record_path
 from trainer.predictions.row_ranges import RowRange
 from trainer.runtime import Runtime
 
@@ -34,6 +34,7 @@ _OWN_NAME = re.compile(
 )
 _RECORD_NAME = re.compile(rf"{_RANGE}\.json(\.tmp)?")
 _LOCK_SECONDS = 30.0  # in which an earlier start that is ending has ended
+_SAY_SECONDS = 5.0
 _LONGEST = 60  # characters of a value in a sentence
 
 ManifestMaker = Callable[[tuple[PredictionFile, ...], Callable[[str], None]], PredictionManifest]
@@ -166,31 +167,48 @@ class OutputFolder:
             for name in storage.names(folder):
                 if name.endswith(".tmp"):
                     storage.remove_file(storage.join(folder, name))
-        files, done = set(storage.names(self.path)), set()
-        for rows in ranges:
-            if f"{rows.name}.json" in there:
-                beat(f"looking at {rows.name}")
-                if self._is_done(rows, files=files):
-                    done.add(rows.name)
+        recorded = [rows for rows in ranges if f"{rows.name}.json" in there]
+        done = self._sound(recorded, beat=beat)
+        damaged = len(recorded) - len(done)
+        if damaged:
+            self._runtime.say(f"{damaged:,} of {len(ranges):,} ranges are damaged and scored again: {self.path}")
+        return done
+
+    def _sound(self, ranges: Sequence[RowRange], *, beat: Callable[[str], None]) -> frozenset[str]:
+        """Names of those whose file is as its record says; the records of the others go."""
+        files, done, last = set(storage.names(self.path)), set(), time.monotonic()
+        for place, rows in enumerate(ranges):
+            if time.monotonic() - last >= _SAY_SECONDS:
+                last = time.monotonic()
+                self._runtime.say(f"looked at {place:,} of {len(ranges):,} ranges that are there")
+            if self._is_done(rows, files=files, beat=beat):
+                done.add(rows.name)
         return frozenset(done)
 
     def _refuse_other_plan(self, text: str, decides: Mapping[str, Any]) -> None:
         try:
             kept = json.loads(text)
         except ValueError:
-            kept = {}
+            kept = None
+        if not isinstance(kept, dict):
+            raise DataError(
+                f"--output: {self.path!r} holds an unfinished job whose {RECORDS_FOLDER}/{PLAN_NAME} is damaged; give"
+                " another folder, or delete it"
+            )
         wanted = json.loads(json.dumps(decides))
         if kept != wanted:
             key, before, now = difference("", kept, wanted)
+            key = key.lstrip(".") or PLAN_NAME
             raise DataError(
-                f"--output: {self.path!r} holds an unfinished job with {key.lstrip('.')} {_told(before)}, not"
-                f" {_told(now)}; give what it was started with to go on, or another folder, or delete it"
+                f"--output: {self.path!r} holds an unfinished job with {key} {_told(before)}, not {_told(now)}; give"
+                " what it was started with to go on, or another folder, or delete it"
             )
 
-    def _is_done(self, rows: RowRange, *, files: Collection[str]) -> bool:
+    def _is_done(self, rows: RowRange, *, files: Collection[str], beat: Callable[[str], None]) -> bool:
         """Whether the range's file is there as its record says; a record that is wrong goes."""
+        beat(f"looking at {rows.name}")
         file = read_record(self.path, rows)
-        if file and file.path in files and storage.num_bytes(storage.join(self.path, file.path)) == file.num_bytes:
+        if file and file.path in files and holds(self.path, file, beat=beat):
             return True
         # Before the file is there again: it may get other bytes, of the same number.
         storage.remove_file(record_path(self.path, rows))

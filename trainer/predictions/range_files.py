@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from configs.errors import ChorusError
 from configs.score_schema import ScoreType
-from modules.merge import MERGED, MergeRule
+from modules.merge import MergeRule
 from trainer import storage
 from trainer.predictions.columns import LABEL, PART, ROW, logit_column, probability_column
 from trainer.predictions.manifest import PredictionFile
-from trainer.predictions.row_hash import hash_rows
+from trainer.predictions.merged_columns import merged_columns
+from trainer.predictions.row_hash import hash_range, hash_rows
 from trainer.predictions.row_ranges import RowRange
 
 RECORDS_FOLDER = "unfinished"
@@ -87,7 +88,8 @@ class RangeFiles:
         """Writes the file, and after it the record.
 
         Raises:
-            ChorusError: a logit is not finite, or too large for the type; names the member, the part and the row.
+            ChorusError: a logit is not finite, or too large for the type; names the member or the merge rule, the part
+                and the row.
         """
         if scored.copied is not None:
             scored.copied.synchronize()
@@ -127,8 +129,12 @@ class RangeFiles:
         if form.probabilities:
             for index, name in enumerate(form.members):
                 columns[probability_column(name)] = scored.logits_NM[:, index].double().sigmoid().float().numpy()
-        merged = form.merge.probabilities(scored.logits_NM[:, self._places].double())
-        columns[MERGED] = merged.float().numpy()
+        columns |= merged_columns(
+            form.merge,
+            scored.logits_NM[:, self._places].double(),
+            part=scored.rows.part,
+            first_row=scored.rows.first_row,
+        )
         return encode(columns, repetitive=(PART, LABEL, *form.keep))
 
     def _refuse_bad(self, logits_NM: NDArray[np.float32], rows: RowRange) -> None:
@@ -177,6 +183,26 @@ def read_record(folder: str, rows: RowRange) -> PredictionFile | None:
         return None
     wanted = (f"{rows.name}.parquet", rows.part, rows.first_row, rows.num_rows)
     return file if (file.path, file.part, file.first_row, file.num_rows) == wanted else None
+
+
+def holds(folder: str, file: PredictionFile, *, beat: Callable[[str], None]) -> bool:
+    """Whether a range's file has the bytes, rows and labels that its record says, and these rows are its own."""
+    path = storage.join(folder, file.path)
+    try:
+        if storage.num_bytes(path) != file.num_bytes:
+            return False
+        with storage.open_file(path, "rb") as source:
+            content = source.read()
+        beat(f"comparing {file.path}")
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            return False
+        labels = pq.read_table(pa.BufferReader(content), columns=[LABEL]).column(LABEL)
+    except (OSError, ValueError):  # pyarrow's errors are among them
+        return False
+    beat(f"hashing the rows of {file.path}")
+    row_hash = f"{hash_range(file.part, first_row=file.first_row, num_rows=file.num_rows):016x}"
+    label_sum = None if labels.null_count else int(labels.to_numpy().sum(dtype=np.int64))
+    return (len(labels), row_hash, label_sum) == (file.num_rows, file.row_hash, file.label_sum)
 
 
 def text_column(values: NDArray) -> Any:

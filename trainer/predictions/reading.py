@@ -5,17 +5,20 @@ Legend: N rows of the folder, n of a chunk, M members.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from configs.errors import DataError
 from modules.merge import MERGED
 from trainer import storage
-from trainer.predictions.columns import LABEL, PART, ROW, logit_column
+from trainer.predictions.columns import LABEL, LOGIT_MERGED, PART, ROW, is_reserved, logit_column
 from trainer.predictions.manifest import PredictionFile, PredictionManifest
+
+_SEE = "tools/verify_predictions.py says what else is wrong"
 
 
 class Predictions:
@@ -85,14 +88,35 @@ class Predictions:
         """The merged probabilities [N], as written."""
         return self.column(MERGED)
 
+    def merged_logits(self) -> NDArray[np.float32]:
+        """The logits of the merged probabilities [N], as written; they do not saturate."""
+        return self.column(LOGIT_MERGED)
+
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Column -> probabilities [N]: the members', from their logits, then the merged ones."""
+        """Column -> probabilities [N], from the logits: the members', then the merged ones."""
         columns = {}
-        for name in self.members:
+        for name in (*self.members, MERGED):
             logits = self.column(logit_column(name)).astype(np.float64)
             columns[name] = np.exp(-np.logaddexp(0.0, -logits))
-        columns[MERGED] = self.merged().astype(np.float64)
         return columns
+
+    def check_bytes(self, *, advance: Callable[[int], None] = lambda _rows: None) -> None:
+        """Compares every file's size and sha256 with the manifest's; it reads all of each.
+
+        Args:
+            advance: Told of rows whose file was compared.
+
+        Raises:
+            DataError: a file is not as it was written, or cannot be read; names it.
+        """
+        for file in self.files:
+            path = storage.join(self.folder, file.path)
+            try:
+                sha256 = storage.sha256(path) if storage.num_bytes(path) == file.num_bytes else ""
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            refuse_changed(path, file, sha256=sha256)
+            advance(file.num_rows)
 
     def chunks(self, names: Sequence[str]) -> Iterator[dict[str, NDArray]]:
         """Columns [n] by name, file by file, so that no more than a file is in memory.
@@ -107,21 +131,60 @@ class Predictions:
         """Columns [n] of one file.
 
         Raises:
-            DataError: there is no such column, or the file cannot be read.
+            DataError: there is no such column, or the file cannot be read, has another number of rows than the
+                manifest says, or anything but numbers where numbers belong.
         """
         path = storage.join(self.folder, file.path)
         try:
             with storage.open_file(path, "rb") as source:
                 table = pq.ParquetFile(source).read(columns=list(dict.fromkeys(names)))
         except (OSError, ValueError) as error:  # pyarrow's errors are among them
-            raise DataError(
-                f"{path} cannot be read ({error}); tools/verify_predictions.py says what else is wrong"
-            ) from error
+            raise _unreadable(path, error) from error
         missing = [name for name in names if name not in table.column_names]
         if missing:
-            there = [PART, ROW, LABEL, *self.manifest.kept, *map(logit_column, self.members), MERGED]
-            raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(there)}")
+            there = [PART, ROW, LABEL, *self.manifest.kept, *map(logit_column, (*self.members, MERGED)), MERGED]
+            raise DataError(f"{path} has no column {missing[0]!r}; its columns should be {', '.join(there)}; {_SEE}")
+        if table.num_rows != file.num_rows:
+            raise DataError(f"{path} has {table.num_rows:,} rows, {file.num_rows:,} were written; {_SEE}")
+        for name in names:
+            _refuse_odd(path, name, table.column(name), labelled=file.label_sum is not None)
         found = {name: table.column(name).to_numpy() for name in names}
         return {
             name: values.astype(np.float32) if values.dtype == np.float16 else values for name, values in found.items()
         }
+
+
+def refuse_changed(path: str, file: PredictionFile, *, sha256: str) -> None:
+    """Refuses a file whose bytes have another sha256 than the manifest says.
+
+    Raises:
+        DataError: so it is.
+    """
+    if sha256 != file.sha256:
+        raise DataError(f"{path}: its bytes are not those that were written; score again, {_SEE}")
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read ({error}); {_SEE}")
+
+
+def odd_type(name: str, of: pa.DataType) -> str:
+    """What is wrong with the type of one of the predictions' own columns; kept columns are the user's."""
+    if not is_reserved(name):
+        return ""
+    fits, wanted = {
+        PART: (pa.types.is_string, "texts"),
+        ROW: (pa.types.is_int64, "int64 numbers"),
+        LABEL: (pa.types.is_int8, "int8 numbers"),
+    }.get(name, (pa.types.is_floating, "floating-point numbers"))
+    is_fit = fits(of.value_type if pa.types.is_dictionary(of) else of)
+    return "" if is_fit else f"column {name!r} holds {of}, not {wanted}"
+
+
+def _refuse_odd(path: str, name: str, column: pa.ChunkedArray, *, labelled: bool) -> None:
+    """Refuses a column of another type than it was written with, or with holes."""
+    odd = odd_type(name, column.type)
+    if not odd and column.null_count and is_reserved(name) and (labelled or name != LABEL):
+        odd = f"column {name!r} is empty in {column.null_count:,} rows"
+    if odd:
+        raise DataError(f"{path}: {odd}; {_SEE}")

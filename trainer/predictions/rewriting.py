@@ -21,11 +21,12 @@ from configs.errors import ConfigError, DataError
 from modules.merge import MERGED, MergeRule
 from trainer import storage
 from trainer.merge_files import columns_of
-from trainer.predictions.columns import LABEL, PART, ROW, logit_column, probability_column
+from trainer.predictions.columns import LABEL, LOGIT_MERGED, PART, ROW, logit_column, probability_column
 from trainer.predictions.figures import prediction_figures
 from trainer.predictions.manifest import PredictionFile, PredictionManifest
+from trainer.predictions.merged_columns import merged_columns
 from trainer.predictions.range_files import encode
-from trainer.predictions.reading import Predictions
+from trainer.predictions.reading import Predictions, refuse_changed
 from trainer.row_progress import RowProgress
 
 MEMORY_BYTES = 1 << 30
@@ -133,9 +134,9 @@ def _write(
     for file in files:
         table = table_of(file)
         logits = [table.column(logit_column(member)).to_numpy() for member in rule.members]
-        merged = rule.probabilities(torch.from_numpy(np.stack(logits, axis=1).astype(np.float64)))
-        columns = {name: table.column(name) for name in table.column_names if name != MERGED}
-        columns[MERGED] = merged.float().numpy()
+        wide = torch.from_numpy(np.stack(logits, axis=1).astype(np.float64))
+        columns = {name: table.column(name) for name in table.column_names if name not in (LOGIT_MERGED, MERGED)}
+        columns |= merged_columns(rule, wide, part=file.part, first_row=file.first_row)
         content = encode(columns, repetitive=(PART, LABEL, *manifest.kept))
         storage.write_bytes(storage.join(output, file.path), content)
         written.append(replace(file, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
@@ -163,8 +164,7 @@ def _read_table(predictions: Predictions, file: PredictionFile) -> pa.Table:
     try:
         with storage.open_file(path, "rb") as source:
             content = source.read()
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise ValueError("its bytes are not those that were written")
+        refuse_changed(path, file, sha256=hashlib.sha256(content).hexdigest())
         return pq.read_table(pa.BufferReader(content))
     except (OSError, ValueError) as error:
         raise DataError(

@@ -17,17 +17,17 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from configs.errors import DataError
 from modules.merge import MERGED, MergeRule
 from trainer import storage
 from trainer.data.manifest import LABEL_FILE
 from trainer.data.preparing.prepared_folder import QUARANTINE_NAME
 from trainer.data.reading.source import PreparedSource
-from trainer.predictions.columns import LABEL, PART, ROW, logit_column, probability_column
+from trainer.predictions.columns import LABEL, LOGIT_MERGED, PART, ROW, logit_column, probability_column
 from trainer.predictions.completeness import WholePart, problems_of
+from trainer.predictions.figure_check import wrong_figures
 from trainer.predictions.manifest import MANIFEST_NAME, PredictionFile, PredictionManifest
-from trainer.predictions.output_folder import PLAN_NAME
 from trainer.predictions.range_files import RECORDS_FOLDER, text_column
+from trainer.predictions.reading import Predictions, odd_type
 from trainer.predictions.row_hash import hash_rows
 
 _FILE_NAME = re.compile(r".+-\d{12}\.parquet")
@@ -45,15 +45,21 @@ class Verified:
 
 
 def verify_predictions(
-    folder: str, *, data: str | None = None, quick: bool = False, advance: Callable[[int], None] = lambda _rows: None
+    folder: str,
+    *,
+    data: str | None = None,
+    quick: bool = False,
+    advance: Callable[[int], None] = lambda _rows: None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Verified:
-    """Looks at every file; the manifest's sums are compared with what is found, not believed.
+    """Looks at every file; the manifest's sums and figures are compared with what is found, not believed.
 
     Args:
         folder: A prediction folder.
         data: The prepared folder that was scored: rows, labels and kept columns are compared with it.
         quick: Sizes, columns and numbers of rows alone; no file is read whole.
         advance: Told of rows that were looked at.
+        say: Told how far the figures are, where they take long.
 
     Raises:
         DataError: there are no finished predictions, or no such data.
@@ -63,10 +69,12 @@ def verify_predictions(
     there = set(storage.names(folder))
     problems: list[str] = []
     pieces: list[PredictionFile] = []
+    is_odd: list[bool] = []  # figures of such files would only say it again
     for file in manifest.files:
         look = _Look(folder, file, manifest=manifest)
         found = look.quickly(there) if quick else look.whole(there, data=scored)
         problems += found.problems
+        is_odd.append(bool(found.problems))
         pieces.append(dataclasses.replace(file, row_hash=found.row_hash, label_sum=found.label_sum))
         advance(file.num_rows)
     known = {file.path for file in manifest.files}
@@ -80,29 +88,9 @@ def verify_predictions(
         problems += scored.problems
         parts = scored.parts
     problems += problems_of(pieces, parts)
+    if not quick and not any(is_odd):
+        problems += wrong_figures(Predictions(folder, manifest=manifest), say=say)
     return Verified(num_files=len(known & there), num_rows=manifest.num_rows, problems=tuple(problems))
-
-
-def how_far(folder: str) -> str | None:
-    """What is there of a job that is not finished; None where there is no such job."""
-    records = storage.join(folder, RECORDS_FOLDER)
-    if storage.is_file(storage.join(folder, MANIFEST_NAME)) or not storage.is_file(storage.join(records, PLAN_NAME)):
-        return None
-    plan = storage.read_json(storage.join(records, PLAN_NAME))
-    range_rows = plan["settings"]["range_rows"]
-    parts = {name: part["num_rows"] for name, part in plan["data"]["parts"].items()}
-    wanted = {
-        f"{name}-{first:012d}": min(range_rows, rows - first)
-        for name, rows in parts.items()
-        for first in range(0, rows, range_rows)
-    }
-    there, recorded = set(storage.names(folder)), set(storage.names(records))
-    done = [name for name in wanted if f"{name}.parquet" in there and f"{name}.json" in recorded]
-    rows = sum(wanted[name] for name in done)
-    return (
-        f"{len(done):,} of {len(wanted):,} ranges, {rows:,} of {sum(parts.values()):,} rows, are there; start the same"
-        " command again to go on"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +133,7 @@ class _Look:
             try:
                 with storage.open_stream(self._path) as stream:
                     parquet = pq.ParquetFile(stream)
-                    self._compare_shape(parquet.schema_arrow.names, parquet.metadata.num_rows)
+                    self._compare_shape(parquet.schema_arrow, parquet.metadata.num_rows)
             except (OSError, ValueError) as error:  # pyarrow's errors are among them
                 self._say(f"cannot be read ({error}); it has {self._rows}")
         return self._found()
@@ -159,21 +147,24 @@ class _Look:
             self._say(f"has {num_bytes:,} bytes, {self._file.num_bytes:,} were written, with {self._rows}")
         return True
 
-    def _compare_shape(self, names: list[str], num_rows: int) -> bool:
-        wanted = self._columns()
+    def _compare_shape(self, schema: pa.Schema, num_rows: int) -> bool:
+        wanted, names = self._columns(), schema.names
         if names != wanted:
             odd = [name for name in (*wanted, *names) if (name in wanted) != (name in names)]
             self._say(f"has columns {', '.join(names)}; {odd[0] if odd else 'their order'} is not as in the manifest")
         if num_rows != self._file.num_rows:
             self._say(f"has {num_rows:,} rows, {self._file.num_rows:,} were written: {self._rows}")
-        return names == wanted
+        odd_types = list(filter(None, (odd_type(field.name, field.type) for field in schema)))
+        for problem in odd_types:
+            self._say(problem)
+        return names == wanted and not odd_types
 
     def _columns(self) -> list[str]:
         manifest = self._manifest
         names = [PART, ROW, LABEL, *manifest.kept, *map(logit_column, manifest.members)]
         if manifest.settings.get("probabilities"):
             names += map(probability_column, manifest.members)
-        return [*names, MERGED]
+        return [*names, LOGIT_MERGED, MERGED]
 
     def whole(self, there: Collection[str], *, data: _ScoredData | None) -> _Found:
         """All that it holds."""
@@ -188,7 +179,7 @@ class _Look:
         except (OSError, ValueError) as error:  # pyarrow's errors are among them
             self._say(f"cannot be read ({error}); it has {self._rows}")
             return self._found()
-        if not self._compare_shape(table.column_names, table.num_rows):
+        if not self._compare_shape(table.schema, table.num_rows):
             return self._found()
         row_hash = self._compare_rows(table)
         label_sum = self._compare_labels(table)
@@ -246,23 +237,31 @@ class _Look:
     def _compare_scores(self, table: pa.Table) -> None:
         """Numbers everywhere, and the merge is the rule's."""
         members = self._manifest.members
-        logits = {name: table.column(logit_column(name)).to_numpy().astype(np.float64) for name in members}
-        merged = table.column(MERGED).to_numpy().astype(np.float64)
-        for name, values in (*logits.items(), (MERGED, merged)):
+        logits = {name: _floats(table, logit_column(name)) for name in (*members, MERGED)}
+        merged_logits = logits[MERGED]
+        for name, values in (*logits.items(), (MERGED, _floats(table, MERGED))):
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 self._say(f"{name} is {values[bad[0]]} in row {self._file.first_row + bad[0]}")
                 return
-        rounding = self._rounding(np.stack(list(logits.values()), axis=1))
+        rounding = self._rounding(np.stack([logits[name] for name in members], axis=1))
         if self._manifest.settings.get("probabilities"):
-            for name, values in logits.items():
-                self._compare(f"the probability of {name}", table, probability_column(name), _sigmoid(values), rounding)
+            for name in members:
+                wanted = _sigmoid(logits[name])
+                self._compare(f"the probability of {name}", table, probability_column(name), wanted, rounding)
         rule = MergeRule.of_json(self._manifest.merge)
-        is_rough = rounding.max() > _ROUNDING
-        if is_rough and "isotonic" in str(self._manifest.merge.get("calibration")):
-            return  # its steps make much of a rounded logit
         chosen = torch.from_numpy(np.stack([logits[name] for name in rule.members], axis=1))
-        self._compare("the merged probability", table, MERGED, rule.probabilities(chosen).numpy(), rounding)
+        if rounding.max() <= _ROUNDING:
+            self._compare("the merged probability", table, MERGED, rule.probabilities(chosen).numpy(), rounding)
+            wanted = rule.logits(chosen).numpy()
+            self._compare("the merged logit", table, LOGIT_MERGED, wanted, _ROUNDING * np.maximum(np.abs(wanted), 1.0))
+            return
+        # The written logits are rounded, so they tell what the merged ones were in probability alone.
+        self._compare(
+            "the merged probability", table, MERGED, _sigmoid(merged_logits), np.full_like(rounding, _ROUNDING)
+        )
+        if "isotonic" not in str(self._manifest.merge.get("calibration")):  # its steps make much of a rounded logit
+            self._compare("the merged probability", table, MERGED, rule.probabilities(chosen).numpy(), rounding)
 
     def _rounding(self, logits_NM: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far a probability may be from that of the written logits, [N]."""
@@ -273,7 +272,7 @@ class _Look:
     def _compare(
         self, what: str, table: pa.Table, column: str, wanted: NDArray[np.float64], rounding: NDArray[np.float64]
     ) -> None:
-        values = table.column(column).to_numpy().astype(np.float64)
+        values = _floats(table, column)
         bad = np.flatnonzero(~(np.abs(values - wanted) <= rounding))
         if len(bad):
             row = int(bad[0])
@@ -281,6 +280,11 @@ class _Look:
                 f"{what} is {values[row]:.8g} in row {self._file.first_row + row}, by the written logits"
                 f" {wanted[row]:.8g}; so in {len(bad):,} rows"
             )
+
+
+def _floats(table: pa.Table, column: str) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = table.column(column).to_numpy().astype(np.float64)
+    return found
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -341,13 +345,3 @@ def _different(name: str, found: NDArray, wanted: NDArray, *, first_row: int) ->
         return []
     row = int(bad[0])
     return [f"{name} is {found[row]} in row {first_row + row}, in the data {wanted[row]}; {len(bad):,} rows differ"]
-
-
-def check_folder(folder: str) -> None:
-    """Refuses what is no folder of predictions, finished or not.
-
-    Raises:
-        DataError: says so.
-    """
-    if not storage.exists(folder) or storage.is_file(folder):
-        raise DataError(f"no folder {folder!r}; name one that trainer/score.py has written")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_REFUSED
+from configs.errors import EXIT_DONE, EXIT_REFUSED
 from tests.support.fit_rows import drawn_rows
 from tests.support.made_predictions import made_predictions
 from tools.merge_predictions import main
@@ -114,5 +114,34 @@ def test_unlabelled_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_file_that_cannot_be_written_is_told(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "no" / "merge.toml")
-    assert main(["fit", folder, "--rule", "weights", "--output", missing]) == EXIT_FAILURE
-    assert "No such file or directory" in capsys.readouterr().err
+    for command in (["fit", folder, "--rule", "weights"], ["compare", folder]):
+        assert main([*command, "--output", missing]) == EXIT_REFUSED
+        assert "--output: the folder" in capsys.readouterr().err
+        assert main([*command, "--output", str(tmp_path)]) == EXIT_REFUSED
+        assert "is a folder; name a file" in capsys.readouterr().err
+
+
+def test_changed_files_are_refused_by_name(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(Path(folder).glob("day_1-*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    merge = str(tmp_path / "m.toml")
+    for command in (["fit", folder, "--rule", "weights", "--output", merge], ["compare", folder]):
+        assert main(command) == EXIT_REFUSED
+        assert f"{path.name}: its bytes are not those" in capsys.readouterr().err
+
+
+def test_rows_that_a_checkpoint_was_trained_on_are_told(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('[data]\nroot = "data/made"\ntrain = ["day_0"]\n')
+    manifest = Path(folder) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("runs/made/checkpoints/step_0000000007", str(tmp_path)))
+    compare = ["compare", folder, "--rules", "--calibrations", "none"]
+    note = "was trained on day_0: these rows were trained on; figures on them flatter."
+    for command in (["fit", folder, "--rule", "median", "--output", str(tmp_path / "m.toml")], compare):
+        assert main([*command, "--parts", "day_1"]) == EXIT_DONE
+        assert "trained on" not in capsys.readouterr().out
+        assert main([*command, "--parts", "day_0"]) == EXIT_DONE
+        assert f"note: {tmp_path} {note}" in capsys.readouterr().out

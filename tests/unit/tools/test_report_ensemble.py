@@ -26,6 +26,7 @@ def made(path: Path, names: tuple[str, ...] = NAMES) -> Path:
     labels = (draw.random(NUM_ROWS) < 1 / (1 + np.exp(-truth))).astype(np.int8)
     logits = {name: truth + draw.normal(0, 0.4 + 0.05 * place, NUM_ROWS) for place, name in enumerate(names)}
     kept = {"C1": draw.integers(0, 60, NUM_ROWS), "C2": np.array(["a", "<u>"])[draw.integers(0, 2, NUM_ROWS)]}
+    kept |= {"price": draw.random(NUM_ROWS), "C3": np.where(np.arange(NUM_ROWS) == 7, "once", "often")}
     made_predictions(path, labels, logits, parts={"day_0": 2_000, "day_1": 1_000}, kept=kept)
     return path
 
@@ -63,6 +64,8 @@ def test_files_and_tables(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (("--max-rows", "3"), "--max-rows: 3"),
         (("--slice", "C9"), "kept no column 'C9'"),
         (("--group", "C9"), "kept no column 'C9'"),
+        (("--slice", "price"), "column 'price': holds numbers with fractions"),
+        (("--group", "price"), "only integers or texts can be sliced or grouped"),
     ],
 )
 def test_refused(more: tuple[str, ...], told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -84,8 +87,12 @@ def test_folders_without_what_is_needed(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_place_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert run(folder, tmp_path / "file") == 1
-    assert "file" in capsys.readouterr().err
+    assert run(folder, tmp_path / "file") == 2
+    printed = capsys.readouterr()
+    assert "--json: the folder" in printed.err and "is not a folder" in printed.err
+    assert "checking" not in printed.err and not printed.out  # before any work
+    assert report_ensemble.main([str(folder), "--html", str(tmp_path)]) == 2
+    assert "--html: " in capsys.readouterr().err
 
 
 class Drawn(HTMLParser):
@@ -152,3 +159,17 @@ def test_a_page_of_few_members(num_members: int, tmp_path: Path) -> None:
     drawn = browse(tmp_path / "report.html")
     assert drawn.counts["curve-auc"] == (2 if num_members == 2 else 0) and drawn.counts["extrapolated"] == 0
     assert ("only member" in "\n".join(drawn.text)) == (num_members == 1)
+
+
+def test_a_slice_of_one_row_is_shown_without_an_interval(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, tmp_path, "--slice", "C3") == 0
+    values = {one["value"]: one for one in json.loads((tmp_path / "report.json").read_text())["slices"][1]["values"]}
+    once = values["once"]
+    assert once["num_rows"] == 1 and once["is_too_few"] and once["merged"]["auc"] is None
+    assert once["difference"]["low"] is None and values["often"]["difference"]["low"] is not None
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("once")]
+    assert "too few rows" in line and "1.00000" not in line
+    page = (tmp_path / "report.html").read_text()
+    assert "too few rows" in page and page.count('data-chart="slices-C3"') == 1

@@ -25,7 +25,7 @@ RULES = [
     MergeRule(
         rule="stacking",
         members=MEMBERS,
-        weights=(1e-300, -5e22, 0.1),
+        weights=(1e-300, -5e5, 0.1),
         intercept=-1 / 7,
         calibration=Platt(scale=1.1, shift=-1e-9),
     ),
@@ -71,6 +71,7 @@ def test_long_lists_are_a_few_lines(tmp_path: Path) -> None:
     [
         (SOUND + "colour = 1", "colour: no such key; the keys are rule, members"),
         (SOUND.replace("0.25", "nan"), "weights: nan is not a finite number"),
+        (SOUND.replace("0.25", "1e308"), "weights: 1e+308 is out of all proportion to logits; from -1e6 to 1e6"),
         (SOUND.replace("[0.25, 0.75]", "[1.0]"), "weights: 1 for 2 members"),
         (SOUND.replace('"weights"', '"best"'), "rule: 'best' is not one of"),
         (SOUND.replace('rule = "weights"', "rule = ["), "not TOML"),

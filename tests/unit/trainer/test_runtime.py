@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import pytest
@@ -113,9 +114,26 @@ def test_ctrl_c_again_after_a_while_ends_the_process(runtime: Runtime, monkeypat
 
 
 def test_before_there_is_something_to_save_a_signal_ends_the_process() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = signal.getsignal(signal.SIGINT)
     with one_rank(Run(device="cpu")):
-        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        assert signal.getsignal(signal.SIGINT) == before
+        assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN), "it would end the tests"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_runtime_is_also_for_a_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where signals are another thread's business."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with Runtime(Run(device="cpu")) as opened:
+            opened.say(str(opened.sum(torch.ones(1)).item()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (capsys.readouterr().out, signal.getsignal(signal.SIGTERM)) == ("1.0\n", before)
 
 
 def test_a_step_has_the_short_limit_and_what_lasts_the_long_one(runtime: Runtime) -> None:

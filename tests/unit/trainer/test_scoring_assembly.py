@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -47,3 +50,23 @@ def test_plans_that_do_not_fit_together_are_refused(monkeypatch: pytest.MonkeyPa
         "--checkpoint: a, b together take 1,001 bytes of rank 1's 1,000; score them in jobs of their own, or add ranks"
     )
     assert refused.value.exit_code == EXIT_NOTHING_FITS
+
+
+def test_tables_that_are_quantised_for_long_do_not_look_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[str] = []
+    runtime: Any = OneOfMany(rank=1, world_size=2)
+    runtime.beat = beats.append
+    runtime.local_world_size, runtime.ranks, runtime.together = 2, None, lambda do: do()
+
+    def fill(*_: object, say: Callable[[str], None], **__: object) -> str:
+        for number in range(3):
+            say(f"{number} MiB read")
+        return "the model"
+
+    monkeypatch.setattr(scoring_assembly, "quantised_model", fill)
+    monkeypatch.setattr(scoring_assembly, "verify", lambda manifest, *, ranks: None)
+    placed: Any = SimpleNamespace(run=RUNS[0], manifest=None, built=None, plan=None)
+    plan: Any = SimpleNamespace(config=small_run("--score.tables=int8"))
+    model: Any = scoring_assembly._ensemble_model(placed, plan=plan, ranks=None, runtime=runtime)  # type: ignore[arg-type]
+    assert (model, len(set(beats)), len(beats)) == ("the model", 1, 4)
+    assert runtime.said == [f"{number} MiB read" for number in range(3)]

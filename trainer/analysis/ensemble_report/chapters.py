@@ -8,9 +8,12 @@ from typing import Any
 
 from modules.merge import MERGED
 from trainer.analysis.ensemble_report import charts
+from trainer.analysis.ensemble_report.slices import LEAST_BLOCKS, LEAST_OF_CLASS, LEAST_ROWS
 from trainer.analysis.ensemble_report.terminal import shown_figures
 from trainer.analysis.ensemble_report.words import (
     between,
+    bounds_of_slice,
+    called,
     clear_of_all,
     curve_told,
     glossary_of,
@@ -68,7 +71,7 @@ def figures(report: Figures) -> str:
             if len(members) > 1:
                 cells.append("–" if minus is None else _with_interval(minus[paired], signed=True))
         cells += [number(of["ne"]), number(of["brier"]), number(of["calibration"], 4)]
-        name = column["name"] + ("\u00a0*" if column["name"] in clear else "")
+        name = called(report, column["name"]) + ("\u00a0*" if column["name"] in clear else "")
         rows.append((name, cells, column["name"] == MERGED))
     heads = ["Column"]
     for title, paired in (("Log loss", ""), ("AUC", " (DeLong)")):
@@ -232,13 +235,17 @@ def slices(report: Figures) -> str:
     """Merged and the best single member on each slice."""
     best, sections = report["best"]["name"], []
     alone = len(report["scored"]["members"]) == 1
+    few = (
+        f"Slices of fewer than {LEAST_ROWS} rows, {LEAST_OF_CLASS} of each class or {LEAST_BLOCKS} blocks of"
+        " neighbouring rows have no interval."
+    )
     for part in report["slices"]:
         rows = []
         for one in part["values"]:
             cells = [f"{one['num_rows']:,}", share(one["label_rate"])]
             for figure, digits in (("log_loss_nats", 5), ("auc", 5), ("calibration", 4)):
                 cells += [number(one["merged"][figure], digits)] + [number(one["best"][figure], digits)] * (not alone)
-            rows.append((one["value"], cells + [_with_interval(one["difference"], signed=True)] * (not alone), False))
+            rows.append((one["value"], cells + [_of_slice(one)] * (not alone), False))
         heads = ["Value", "Rows", "Label rate"]
         for title in ("Log loss", "AUC", "Calibration"):
             heads += [f"{title}: merged"] + [best] * (not alone)
@@ -247,13 +254,18 @@ def slices(report: Figures) -> str:
             marks = [
                 charts.Mark(label=one["value"], **_three(one["difference"]), is_loud=is_clear(one["difference"]))
                 for one in part["values"]
+                if not one["is_too_few"]  # one row would set the scale of all
             ]
             title = f"Log loss: merged minus {best} (left of 0: merged is ahead)"
             body.append(_charts((title, charts.intervals(marks, name=f"slices-{part['column']}"))))
         source = "the figures of all rows" if part["figures_of"] == "all rows" else "figures of the rows studied"
         what = "part" if part["is_part"] else f"column {part['column']}"
-        sections.append(_section(f"By {what}", f"By {what}, {source}; intervals are one by one.", *body))
+        sections.append(_section(f"By {what}", f"By {what}, {source}; intervals are one by one. {few}", *body))
     return "".join(sections)
+
+
+def _of_slice(one: Figures) -> str:
+    return f"{number(one['difference']['value'], signed=True)}{_SMALL_PRINT}{bounds_of_slice(one)}"
 
 
 def grouped(report: Figures) -> str:

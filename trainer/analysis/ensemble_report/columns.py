@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from configs.errors import DataError
 from modules.merge import MERGED
 from trainer.analysis.ensemble_report.slices import Column
 from trainer.analysis.intervals import auc_components
 from trainer.analysis.worth.block_bootstrap import Drawn, Replicates, figures_of_column, simultaneous_half_widths
 from trainer.analysis.worth.study_rows import StudyRows
-from trainer.metrics.exact import LogitFigures, log_losses
+from trainer.metrics.exact import LogitFigures
 from trainer.row_progress import RowProgress
+
+_SAME = 1e-6  # how far figures of the manifest may be from those of its rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +29,31 @@ class ColumnStudy:
         """`columns` and `best`."""
         return {"columns": self.columns, "best": self.best}
 
+    def refuse_other_figures(self, folder: str) -> None:
+        """Refuses figures of the manifest that are not those of the rows, where all rows were studied.
+
+        Raises:
+            DataError: names the column.
+        """
+        for column in self.columns:
+            told = column["all_rows"] or {}
+            for figure, called in (("log_loss_nats", "log loss"), ("auc", "AUC")):
+                value, found = told.get(figure), column["studied"][figure].value
+                room = _SAME * max(1.0, abs(found))
+                if figure == "auc" and told.get("auc_lower") is not None:  # the middle of a bracket
+                    room += told["auc_upper"] - told["auc_lower"]
+                if value is not None and not abs(value - found) <= room:
+                    raise DataError(
+                        f"{folder!r}: by its manifest {column['name']} has {called} {value:.6f}, by its rows"
+                        f" {found:.6f}; one of them was changed, see tools/verify_predictions.py, or score again"
+                    )
+
 
 def read_column(rows: StudyRows, name: str) -> Column:
-    """Probabilities and losses of a member, from its logits, or of merged, from its probabilities."""
-    if name == MERGED:
-        chances = rows.merged.astype(np.float64)
-        return Column(name=name, probabilities=chances, losses=log_losses(rows.labels, chances))
-    of_logits = LogitFigures.of(rows.labels, rows.logits[:, rows.members.index(name)])
-    return Column(name=name, probabilities=of_logits.probability, losses=of_logits.log_loss_nats)
+    """Logits of a member or of merged, and their probabilities and losses."""
+    logits = rows.merged_logits if name == MERGED else rows.logits[:, rows.members.index(name)]
+    found = LogitFigures.of(rows.labels, logits)
+    return Column(name=name, logits=logits, probabilities=found.probability, losses=found.log_loss_nats)
 
 
 def study_columns(rows: StudyRows, replicates: Replicates, *, of_all_rows: Mapping[str, Any]) -> ColumnStudy:
@@ -47,14 +65,16 @@ def study_columns(rows: StudyRows, replicates: Replicates, *, of_all_rows: Mappi
         of_all_rows: Column -> the manifest's figures.
     """
     names = [*rows.members, MERGED]
-    ranks_of_merged = auc_components(rows.labels, rows.merged)
+    ranks_of_merged = auc_components(rows.labels, rows.merged_logits)
     progress = RowProgress("intervals", rows.num_rows * len(names))
     drawn: dict[str, Mapping[str, Drawn]] = {}
     delong: dict[str, dict[str, Any]] = {}
     for name in names:
         column = read_column(rows, name)
-        drawn[name] = figures_of_column(rows, replicates, losses=column.losses, probabilities=column.probabilities)
-        ranks = auc_components(rows.labels, column.probabilities)
+        drawn[name] = figures_of_column(
+            rows, replicates, losses=column.losses, probabilities=column.probabilities, scores=column.logits
+        )
+        ranks = auc_components(rows.labels, column.logits)
         delong[name] = {
             "of": ranks.estimate().interval(),
             "minus_merged": (ranks - ranks_of_merged).estimate().interval(),
@@ -74,7 +94,7 @@ def study_columns(rows: StudyRows, replicates: Replicates, *, of_all_rows: Mappi
         for name in names
     ]
     best = min(rows.members, key=lambda name: _log_loss(of_all_rows.get(name), drawn[name]))
-    ranks_of_best = auc_components(rows.labels, read_column(rows, best).probabilities)
+    ranks_of_best = auc_components(rows.labels, read_column(rows, best).logits)
     delong_best = (ranks_of_merged - ranks_of_best).estimate().interval()
     against = _intervals(_minus(drawn[MERGED], drawn[best]), delong_best)
     return ColumnStudy(columns=columns, best={"name": best, "merged_minus_best": against})

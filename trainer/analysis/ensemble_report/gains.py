@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from trainer.analysis.intervals import Estimate, Interval
 from trainer.analysis.worth.block_bootstrap import Drawn, Replicates
 from trainer.analysis.worth.members import Shares, shapley_error
-from trainer.analysis.worth.size_curve import LEAST_SIZES, fit_curve, fit_curves, mean_shares, size_points
+from trainer.analysis.worth.size_curve import (
+    LEAST_SIZES,
+    fit_curve,
+    fit_curves,
+    jackknife_half_width,
+    mean_shares,
+    size_points,
+)
 from trainer.analysis.worth.study_rows import StudyRows
 from trainer.analysis.worth.subsets import SubsetFigures, SubsetPlan
 from trainer.metrics.exact import entropy_nats
@@ -49,9 +56,10 @@ def worth(
                 "auc": {"value": float(share @ aucs)},
             }
         if errors["log_loss_nats"] is not None:
-            of_shapley, error = found["shapley"], errors["log_loss_nats"]
-            of_shapley["log_loss_nats"] = _widened(of_shapley["log_loss_nats"], error)
-            of_shapley["ne"] = _widened(of_shapley["ne"], error / entropy)
+            of_shapley = found["shapley"]
+            half = Estimate(value=0.0, standard_error=errors["log_loss_nats"]).half_width()
+            of_shapley["log_loss_nats"] = _widened(of_shapley["log_loss_nats"], half)
+            of_shapley["ne"] = _widened(of_shapley["ne"], half / entropy)
         members.append(found)
     everyone = plan.index(range(plan.num_members))
     return {
@@ -66,9 +74,8 @@ def worth(
     }
 
 
-def _widened(interval: Interval, standard_error: float) -> Interval:
-    """An interval over rows that holds the sampling error, too."""
-    half = Estimate(value=0.0, standard_error=standard_error).half_width()
+def _widened(interval: Interval, half: float) -> Interval:
+    """An interval over rows that holds another, independent error of that half-width, too."""
     return Interval(
         value=interval.value,
         low=interval.value - math.hypot(interval.value - interval.low, half),
@@ -77,9 +84,10 @@ def _widened(interval: Interval, standard_error: float) -> Interval:
 
 
 def curves(rows: StudyRows, plan: SubsetPlan, figures: SubsetFigures, *, replicates: Replicates) -> dict[str, Any]:
-    """Each figure over the number of members, with a fit where there are three sizes or more."""
+    """Each figure over the number of members, with a fit where there are three sizes or more, and no member twice."""
     entropy = entropy_nats(float(rows.labels.mean()))
     drawn_losses, drawn_entropy = _drawn_losses(rows, figures, replicates)
+    has_fit = plan.num_members >= LEAST_SIZES and not rows.same_members()
     drawn_means = drawn_losses[:, :-1] @ mean_shares(plan)
     kinds: dict[str, tuple[NDArray[np.float64], Any, NDArray[np.float64] | None]] = {
         "log_loss_nats": (figures.log_loss_nats, np.argmin, drawn_means),
@@ -92,7 +100,7 @@ def curves(rows: StudyRows, plan: SubsetPlan, figures: SubsetFigures, *, replica
                 vars(point) | {"best": [rows.members[member] for member in point.best]}
                 for point in size_points(plan, values, best=best)
             ],
-            "fit": _fit(plan, values, drawn=drawn) if plan.num_members >= LEAST_SIZES else None,
+            "fit": _fit(plan, values, drawn=drawn) if has_fit else None,
         }
         for name, (values, best, drawn) in kinds.items()
     }
@@ -110,31 +118,36 @@ def _drawn_losses(
 
 
 def _fit(plan: SubsetPlan, values: NDArray[np.float64], *, drawn: NDArray[np.float64] | None) -> dict[str, Any]:
-    """The fit, what it says of twice the members, and how far that hinges on the rows and on single members."""
+    """The fit, what it says of twice the members, and how far that hinges on rows and on which members there are."""
     means = values @ mean_shares(plan)
     fit, size = fit_curve(means), 2 * plan.num_members
-    found = {**vars(fit), "is_at_edge": fit.is_at_edge, "size": size}
-    limit, at, gain = fit.limit, fit.at(size), means[-1] - fit.at(size)
+    told = {"limit": fit.limit, "at": fit.at(size), "gain": float(means[-1]) - fit.at(size)}
+    without = _without_one(plan, values, size=size)
+    found: dict[str, Any] = {**vars(fit), "is_at_edge": fit.is_at_edge, "size": size}
     if drawn is None:
-        found |= {"limit": {"value": limit}, "at": {"value": at}, "gain": {"value": gain}}
+        found |= {name: {"value": value} for name, value in told.items()}
     else:
         limits, scales, exponents, _ = fit_curves(drawn)
         ats = limits + scales / size**exponents
-        found |= {
-            "limit": Drawn(value=limit, replicates=limits).interval(),
-            "at": Drawn(value=at, replicates=ats).interval(),
-            "gain": Drawn(value=gain, replicates=drawn[:, -1] - ats).interval(),
-        }
-    return found | {"without_one": _without_one(plan, values, size=size)}
+        replicates = {"limit": limits, "at": ats, "gain": drawn[:, -1] - ats}
+        of_rows = {name: Drawn(value=told[name], replicates=replicates[name]).interval() for name in told}
+        half_widths = {name: jackknife_half_width(without[name]) if without else math.nan for name in told}
+        found |= {name: _widened(of_rows[name], half_widths[name]) for name in told}
+        found |= {"of_rows": of_rows, "members_half_width": half_widths}
+    ranges = {name: [min(without[name]), max(without[name])] for name in ("limit", "at")} if without else None
+    return found | {"without_one": ranges}
 
 
-def _without_one(plan: SubsetPlan, values: NDArray[np.float64], *, size: int) -> dict[str, Any] | None:
-    """Lowest and highest limit and figure at `size` of the fits that each leave one member out."""
+def _without_one(plan: SubsetPlan, values: NDArray[np.float64], *, size: int) -> dict[str, list[float]] | None:
+    """Limit, figure at `size` and gain up to it of the fits that each leave one member out; None: sizes are missing."""
     fits = []
     for member in range(plan.num_members):
         means = values @ mean_shares(plan, without=member)
-        if len(means) < max(LEAST_SIZES, plan.num_members - 1):
+        if len(means) < plan.num_members - 1:
             return None
         fits.append(fit_curve(means))
-    limits, ats = [fit.limit for fit in fits], [fit.at(size) for fit in fits]
-    return {"limit": [min(limits), max(limits)], "at": [min(ats), max(ats)]}
+    return {
+        "limit": [fit.limit for fit in fits],
+        "at": [fit.at(size) for fit in fits],
+        "gain": [fit.at(plan.num_members) - fit.at(size) for fit in fits],
+    }

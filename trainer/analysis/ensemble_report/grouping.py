@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from modules.merge import MERGED
 from trainer.analysis.ensemble_report.columns import read_column
-from trainer.analysis.ensemble_report.slices import Grouping, by_value, slices
+from trainer.analysis.ensemble_report.slices import Grouping, by_value, slices, too_few
 from trainer.analysis.worth.block_bootstrap import Replicates
 from trainer.analysis.worth.study_rows import StudyRows
 from trainer.metrics.grouped import GroupedSource, grouped_auc
@@ -53,7 +53,8 @@ def _has(by_part: Mapping[str, Any], part: str, best: str) -> bool:
 def _of_all_rows(one: dict[str, Any], figures: Mapping[str, Any], best: str) -> dict[str, Any]:
     merged = figures[MERGED]
     whole = {"num_rows": merged["num_rows"], "label_rate": merged["label_rate"]}
-    return {**one, **whole, "merged": merged, "best": figures[best]}
+    no_auc = {"auc": None} if too_few(merged["num_rows"], merged["num_rows"] * merged["label_rate"]) else {}
+    return {**one, **whole, "merged": {**merged, **no_auc}, "best": {**figures[best], **no_auc}}
 
 
 def group_sections(rows: StudyRows, *, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def group_sections(rows: StudyRows, *, columns: Sequence[str]) -> list[dict[str,
     """
     found = []
     progress = RowProgress("groups", rows.num_rows * len(columns) * (len(rows.members) + 1))
-    scores = {**dict(zip(rows.members, rows.logits.T, strict=True)), MERGED: rows.merged}
+    scores = {**dict(zip(rows.members, rows.logits.T, strict=True)), MERGED: rows.merged_logits}
     for column in columns:
         of_column: dict[str, Any] = {}
         for name, values in scores.items():

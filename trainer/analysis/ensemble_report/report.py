@@ -5,10 +5,11 @@ of log loss; null stands for a figure that is not defined.
 
     conclusion   {verdict: ahead | behind | unclear | single, sentences}
     scored       what was scored: {folder, rows, files, row_hash, label_rate, parts: [{name, rows}], members, merge,
-                 checkpoints, data, settings}; from the manifest
+                 checkpoints, data, settings, trained_on: [{checkpoint, parts}]}; from the manifest
     studied      the rows behind all intervals and subsets: {rows, is_sample, block_rows, blocks, replicates, seed,
                  confidence, rule (by which subsets are merged), rule_note, subsets, all_subsets,
-                 circles (that subsets were drawn from; null: all were taken)}
+                 circles (that subsets were drawn from; null: all were taken),
+                 same_members: groups of members with equal logits, bit for bit}
     columns      members, then merged: {name, is_member, all_rows (the manifest's figures), studied: figure -> INTERVAL
                  (log_loss_nats, ne, brier, calibration, auc, auc_delong), minus_merged: the same of the paired
                  difference, simultaneous_half_width_nats (of log loss, for all members at once)}; minus_merged is null
@@ -17,8 +18,10 @@ of log loss; null stands for a figure that is not defined.
     worth        {members: [{name, leave_one_out, shapley: figure -> INTERVAL (log_loss_nats, ne) or {value} (auc),
                  distance_nats}], shapley_error: null or figure -> standard error of sampling (the intervals of shapley
                  hold it), none: figure -> value, all: figure -> value}
-    curve        figure -> {points: [SizePoint], fit: null or {limit, scale, exponent, residual, is_at_edge, size,
-                 at: INTERVAL at `size`, gain: INTERVAL (all members minus `at`), without_one: {limit: [lo, hi], at}}}
+    curve        figure -> {points: [SizePoint], fit: null (also where members are the same) or {limit, scale, exponent,
+                 residual, is_at_edge, size, at: INTERVAL at `size`, gain: INTERVAL (all members minus `at`); these
+                 intervals are of other rows and other members together, of_rows: the same of other rows alone,
+                 members_half_width: of other members alone, without_one: {limit: [lo, hi], at}}}
     diversity    {logit_correlation, residual_correlation, disagreement: [M, M], mean_probability,
                  log_loss, squared_error: {merged, members, members_mean, ambiguity, distances}}
     reliability  [{name, bins: [ReliabilityBin]}]
@@ -39,6 +42,7 @@ from trainer.analysis.ensemble_report.grouping import group_sections, slice_sect
 from trainer.analysis.ensemble_report.plain_values import plain
 from trainer.analysis.ensemble_report.reliability_curve import reliability_curve
 from trainer.analysis.ensemble_report.words import conclusion
+from trainer.analysis.trained_rows import trained_on
 from trainer.analysis.worth.block_bootstrap import draw_blocks
 from trainer.analysis.worth.diversity import Diversity, diversity
 from trainer.analysis.worth.study_rows import StudyRows, read_study_rows
@@ -67,7 +71,7 @@ def report(predictions: Predictions, *, asked: Asked) -> dict[str, Any]:
     """Studies a prediction folder; progress goes to stderr.
 
     Raises:
-        DataError: the folder's rows cannot be studied.
+        DataError: the folder's rows cannot be studied, or a file or a figure is not that of its manifest.
         ConfigError: `max_rows` is too few.
     """
     manifest = predictions.manifest
@@ -75,6 +79,8 @@ def report(predictions: Predictions, *, asked: Asked) -> dict[str, Any]:
     rows = read_study_rows(predictions, max_rows=asked.max_rows, columns=names)
     replicates = draw_blocks(len(rows.block_starts), seed=asked.seed)
     study = study_columns(rows, replicates, of_all_rows=manifest.metrics)
+    if not rows.is_sample:
+        study.refuse_other_figures(predictions.folder)
     rule, rule_note = study_rule(manifest)
     plan = plan_subsets(len(rows.members), seed=asked.seed)
     figures = score_subsets(rows, plan.subsets, rule=rule)
@@ -88,6 +94,7 @@ def report(predictions: Predictions, *, asked: Asked) -> dict[str, Any]:
             "replicates": len(replicates.counts),
             "rule": rule.rule,
             "rule_note": rule_note,
+            "same_members": rows.same_members(),
         },
         **study.as_json(),
         "worth": worth(rows, plan, figures, replicates=replicates, distances=differences.log_loss.distances),
@@ -130,6 +137,7 @@ def _scored(folder: str, manifest: PredictionManifest) -> dict[str, Any]:
         "checkpoints": manifest.checkpoints and [vars(one) for one in manifest.checkpoints],
         "data": manifest.data,
         "settings": manifest.settings,
+        "trained_on": trained_on(manifest, parts=manifest.parts),
     }
 
 

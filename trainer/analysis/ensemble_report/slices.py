@@ -1,12 +1,16 @@
 """Slices: the merged prediction beside the best single member on the rows of each part, or of each value of a column.
 
+Of a slice with few rows, few of a class or few blocks neither an interval nor an AUC is given: drawn from so little,
+both look far surer than they are.
+
 Legend: N rows, b blocks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +22,9 @@ from trainer.analysis.worth.study_rows import StudyRows
 from trainer.metrics.exact import BinaryMetrics, exact_auc, from_sums
 
 MOST_VALUES = 10
+LEAST_ROWS = 30
+LEAST_OF_CLASS = 5
+LEAST_BLOCKS = 10
 MISSING = "(missing)"
 REST = "(all others)"
 
@@ -27,6 +34,7 @@ class Column:
     """Probabilities and losses of each row of one prediction column."""
 
     name: str
+    logits: NDArray[np.floating]  # [N]
     probabilities: NDArray[np.float64]  # [N]
     losses: NDArray[np.float64]  # [N], nats
 
@@ -48,7 +56,13 @@ class Slice:
     label_rate: float
     merged: BinaryMetrics
     best: BinaryMetrics
-    difference: Interval  # log loss, merged minus best, nats; by the block bootstrap
+    difference: Interval  # log loss, merged minus best, nats; by the block bootstrap; bounds NaN: too few rows
+    is_too_few: bool
+
+
+def too_few(num_rows: int, num_positives: float) -> bool:
+    """Whether an AUC of these rows says nothing."""
+    return num_rows < LEAST_ROWS or min(num_positives, num_rows - num_positives) < LEAST_OF_CLASS
 
 
 def by_value(values: NDArray, *, most: int = MOST_VALUES) -> Grouping:
@@ -87,26 +101,32 @@ def slices(
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = Drawn(value=float(sums[:, 0].sum() / sums[:, 1].sum()), replicates=drawn[:, 0] / drawn[:, 1])
         labels = rows.labels[here]
+        has_few = too_few(len(labels), float(labels.sum()))
+        is_too_few = has_few or np.count_nonzero(sums[:, 1]) < LEAST_BLOCKS
+        interval = difference.interval()
+        if is_too_few:
+            interval = replace(interval, low=math.nan, high=math.nan)
         found.append(
             Slice(
                 value=name,
                 num_rows=len(labels),
                 label_rate=float(labels.mean()),
-                merged=_figures(labels, merged, here),
-                best=_figures(labels, best, here),
-                difference=difference.interval(),
+                merged=_figures(labels, merged, here, has_auc=not has_few),
+                best=_figures(labels, best, here, has_auc=not has_few),
+                difference=interval,
+                is_too_few=bool(is_too_few),
             )
         )
     return found
 
 
-def _figures(labels: NDArray[np.integer], column: Column, here: NDArray[np.bool_]) -> BinaryMetrics:
+def _figures(labels: NDArray[np.integer], column: Column, here: NDArray[np.bool_], *, has_auc: bool) -> BinaryMetrics:
     chances = column.probabilities[here]
     return from_sums(
         num_rows=len(labels),
         label_sum=float(labels.sum()),
         loss_sum=float(column.losses[here].sum()),
         probability_sum=float(chances.sum()),
-        auc=exact_auc(labels, chances),
+        auc=exact_auc(labels, column.logits[here]) if has_auc else math.nan,
         brier_sum=float(((chances - labels) ** 2).sum()),
     )

@@ -9,7 +9,16 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from trainer.analysis.ensemble_report.words import between, clear_of_all, number, rows_studied, share, subsets_studied
+from trainer.analysis.ensemble_report.words import (
+    between,
+    bounds_of_slice,
+    called,
+    clear_of_all,
+    number,
+    rows_studied,
+    share,
+    subsets_studied,
+)
 
 Figures = Mapping[str, Any]
 
@@ -37,7 +46,7 @@ def _columns(report: Figures) -> Table:
     clear = clear_of_all(report)
     for column in report["columns"]:
         figures, minus = shown_figures(column), column["minus_merged"]
-        name = column["name"] + (" *" if column["name"] in clear else "")
+        name = called(report, column["name"]) + (" *" if column["name"] in clear else "")
         cells = [number(figures[key], digits) for key, digits in _FIGURES]
         if minus is None:
             cells += ["–", "–", "–"]
@@ -124,7 +133,7 @@ def _slices(report: Figures) -> list[Table]:
                 number(one["merged"]["log_loss_nats"]),
                 number(one["best"]["log_loss_nats"]),
                 number(one["difference"]["value"], signed=True),
-                between(one["difference"]),
+                bounds_of_slice(one),
                 number(one["merged"]["auc"]),
                 number(one["merged"]["calibration"], 4),
             )

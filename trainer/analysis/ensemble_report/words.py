@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from modules.merge import MERGED
+from trainer.analysis.trained_rows import trained_note
 
 Figures = Mapping[str, Any]
-_ROUNDING = 1e-7  # the merged column is written as float32
+_ROUNDING = 1e-7  # merged logits are written as float32
+_MOST_GROUPS = 4  # of equal members that are named
 
 
 def conclusion(report: Figures) -> dict[str, Any]:
@@ -16,10 +18,11 @@ def conclusion(report: Figures) -> dict[str, Any]:
     names = [column["name"] for column in report["columns"] if column["is_member"]]
     if len(names) == 1:
         told = f"{names[0]} is the only member, so merging changes nothing and there is nobody to compare it with."
-        return {"verdict": "single", "sentences": [told]}
+        return {"verdict": "single", "sentences": [told, *_warnings(report)]}
     difference = report["best"]["merged_minus_best"]
     verdict = _verdict(difference["log_loss_nats"])
     sentences = [_against_best(report, verdict), _auc(difference), _against_all(report), _further(report)]
+    sentences += _warnings(report)
     return {"verdict": verdict, "sentences": [one for one in sentences if one]}
 
 
@@ -54,6 +57,25 @@ def clear_of_all(report: Figures) -> list[str]:
             if behind > _ROUNDING:
                 found.append(column["name"])
     return found
+
+
+def bounds_of_slice(one: Figures) -> str:
+    """The interval of a slice, or that it has too few rows for one."""
+    return "too few rows" if one["is_too_few"] else between(one["difference"])
+
+
+def same_members(report: Figures) -> str:
+    """Which members are the same predictions; nothing where none are."""
+    groups = report["studied"]["same_members"]
+    told = [f"{', '.join(group[:-1])} and {group[-1]}" for group in groups[:_MOST_GROUPS]]
+    more = f", and so are members in {len(groups) - _MOST_GROUPS} more groups" if len(groups) > _MOST_GROUPS else ""
+    return f"{'; '.join(told)} are the same predictions{more}" if groups else ""
+
+
+def called(report: Figures, name: str) -> str:
+    """A column's name in a table, with the first member that it is the same as, where there is one."""
+    same = [group[0] for group in report["studied"]["same_members"] if name in group[1:]]
+    return f"{name} (same as {same[0]})" if same else name
 
 
 def share(value: float | None, digits: int = 2) -> str:
@@ -104,6 +126,8 @@ def _against_all(report: Figures) -> str:
 def _further(report: Figures) -> str:
     curve = report["curve"]["log_loss_nats"]
     fit = curve["fit"]
+    if report["studied"]["same_members"]:
+        return f"{same_members(report)}, so what more members would bring is not extrapolated."
     if fit is None:
         return ""
     first, last = curve["points"][0], curve["points"][-1]
@@ -119,8 +143,13 @@ def _further(report: Figures) -> str:
     lower, factor = ("lower", 1.0) if gain["value"] >= 0 else ("higher", -1.0)
     return (
         f"{told}; the fitted curve puts {fit['size']} members of the same kinds {number(factor * gain['value'])}"
-        f" {lower} than that ({between(gain, factor=factor)}), which is extrapolated, not measured."
+        f" {lower} than that (95\u00a0% range over other rows and other members of these kinds:"
+        f" {between(gain, factor=factor)}), which is extrapolated, not measured."
     )
+
+
+def _warnings(report: Figures) -> list[str]:
+    return [f"Note: {trained_note(one)}" for one in report["scored"]["trained_on"]]
 
 
 def rows_studied(report: Figures) -> str:
@@ -178,6 +207,8 @@ def curve_told(report: Figures) -> str:
     if not studied["all_subsets"]:
         told += " Sizes with many subsets are sampled, so range and best are those of the drawn ones."
     fit = curve["fit"]
+    if report["studied"]["same_members"]:
+        return f"{told} No curve is fitted: {same_members(report)}, and a member twice brings nothing new."
     if fit is None:
         return f"{told} A fit needs three members."
     told += (
@@ -189,7 +220,10 @@ def curve_told(report: Figures) -> str:
     told += (
         f" Extrapolated to {fit['size']} members: {number(fit['at']['value'])} ({between(fit['at'])}), that is"
         f" {number(fit['gain']['value'])} ({between(fit['gain'])}) below all of today's members; limit of ever more"
-        f" members: {number(fit['limit']['value'])} ({between(fit['limit'])})."
+        f" members: {number(fit['limit']['value'])} ({between(fit['limit'])}). These 95\u00a0% ranges are of other rows"
+        " and of other members of the same kinds together: the bootstrap over blocks of rows, and the jackknife over"
+        " members, that is the fits without one member at a time. Over rows alone the gain's would be"
+        f" {between(fit['of_rows']['gain'])}."
     )
     if fit["without_one"]:
         low, high = fit["without_one"]["at"]
@@ -198,9 +232,10 @@ def curve_told(report: Figures) -> str:
             f" {number(high)}."
         )
     return told + (
-        "\nWhat it does not show: these intervals are over rows alone. The curve holds for more members of the same"
-        " kinds, trained on the same data and judged on rows like these; another kind of member may bring more,"
-        " another copy of one that is there less."
+        "\nWhat it does not show: means over the subsets of one fixed set of members follow a + b / k almost by"
+        " arithmetic, so a small residual is no proof that the curve goes on like that. It holds for more members of"
+        " the same kinds, trained on the same data and judged on rows like these; another kind of member may bring"
+        " more, another copy of one that is there less."
     )
 
 

@@ -49,6 +49,7 @@ def cross_fitted(
     for fold in range(folds):
         mine = fold_N == fold
         seen, asked = rows.where(~mine), rows.where(mine)
+        seen.refuse_one_class(remedy="take more rows, or fewer folds")
         fitted = fit_rule(name, seen, settings)
         logits = merged_logits(fitted.rule, seen.logits)
         for kind in kinds:

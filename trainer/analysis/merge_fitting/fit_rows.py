@@ -49,7 +49,7 @@ class FitRows:
         keep[spaced(self.num_rows, num_rows)] = True
         return self.where(keep)
 
-    def refuse_one_class(self) -> None:
+    def refuse_one_class(self, *, remedy: str = "take rows of more parts") -> None:
         """Refuses labels that are all equal.
 
         Raises:
@@ -58,8 +58,7 @@ class FitRows:
         clicks = int(self.labels.sum())
         if clicks in (0, self.num_rows):
             raise DataError(
-                f"{self.num_rows:,} rows with {clicks:,} clicks: a fit needs rows with and without a click;"
-                " take more rows, or fewer folds"
+                f"{self.num_rows:,} rows with {clicks:,} clicks: a fit needs rows with and without a click; {remedy}"
             )
 
 
@@ -76,7 +75,8 @@ def read_fit_rows(predictions: Predictions, *, max_rows: int) -> FitRows:
     No more than a prediction file is in memory beside them.
 
     Raises:
-        DataError: there are no rows, a row without a label or a logit that is not finite, or one class of labels alone.
+        DataError: a file was changed, there are no rows, a row without a label or a logit that is not finite, or one
+            class of labels alone.
     """
     if not predictions.num_rows:
         raise DataError(f"{predictions.folder!r} has no rows there, and a fit needs some; name other parts")
@@ -84,6 +84,7 @@ def read_fit_rows(predictions: Predictions, *, max_rows: int) -> FitRows:
         raise DataError(
             f"{predictions.folder!r} has rows without a label, and a fit needs labels; name labelled parts with --parts"
         )
+    predictions.check_bytes(advance=RowProgress("checking", predictions.num_rows).add)
     chosen = spaced(predictions.num_rows, max_rows)
     labels = np.empty(len(chosen), dtype=np.int8)
     logits = np.empty((len(chosen), len(predictions.members)), dtype=np.float32, order="F")

@@ -69,7 +69,12 @@ def draw_blocks(num_blocks: int, *, seed: int, num_replicates: int = NUM_REPLICA
 
 
 def figures_of_column(
-    rows: StudyRows, replicates: Replicates, *, losses: NDArray[np.float64], probabilities: NDArray[np.float64]
+    rows: StudyRows,
+    replicates: Replicates,
+    *,
+    losses: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
+    scores: NDArray[np.floating],
 ) -> Mapping[str, Drawn]:
     """Figure -> its value and replicates, of one column.
 
@@ -78,6 +83,7 @@ def figures_of_column(
         replicates: The drawn blocks.
         losses: Log loss of each row [N], nats.
         probabilities: [N].
+        scores: What AUC ranks by, [N]: logits, which are apart where probabilities are 0 or 1.
     """
     labels = rows.labels
     ends = np.diff(rows.block_starts, append=rows.num_rows)
@@ -94,7 +100,7 @@ def figures_of_column(
     found = _ratios(by_block.sum(axis=0)[None])
     drawn = _ratios(replicates.sums(by_block))
     figures = {name: Drawn(value=float(found[name][0]), replicates=drawn[name]) for name in FIGURES[:-1]}
-    return figures | {"auc": _auc(rows, replicates, probabilities)}
+    return figures | {"auc": _auc(rows, replicates, scores)}
 
 
 def simultaneous_half_widths(drawn: list[Drawn], *, confidence: float = 0.95) -> list[float]:
@@ -126,7 +132,7 @@ def _ratios(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         }
 
 
-def _auc(rows: StudyRows, replicates: Replicates, scores: NDArray[np.float64]) -> Drawn:
+def _auc(rows: StudyRows, replicates: Replicates, scores: NDArray[np.floating]) -> Drawn:
     edges = np.quantile(scores, np.linspace(0, 1, _NUM_BINS + 1)[1:-1])
     bins = np.searchsorted(edges, scores, side="right")
     cells = rows.block_of_rows() * _NUM_BINS + bins

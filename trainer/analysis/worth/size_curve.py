@@ -3,22 +3,29 @@
 The fit is L(k) = a + b / k^c by least squares on the mean over the subsets of each size k = 1 ... M. For the squared
 error of a mean the form is exact with c = 1 (the variance of a mean); for the log loss of ensembles power laws in k
 were found by Lobacheva et al. (NeurIPS 2020, arXiv 2007.08483). For each c, a and b are a linear fit; c is searched on
-a grid. Three sizes fix no exponent: there c is 1.
+a grid. Two or three sizes fix no exponent: there c is 1.
+
+How good the fit is proves little. The mean over the subsets of one fixed set of members has near a + b / k form by
+arithmetic (the variance of a mean of draws without replacement is so exactly), whatever those members are. How far a
+fit hinges on which members there are is told by the jackknife: the fits that each leave one member out (Quenouille
+1956; Tukey 1958), with Student's t for as many members.
 
 Legend: M members, k of them, S subsets, b blocks, B replicates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from trainer.analysis.worth.subsets import SubsetPlan
 
-LEAST_SIZES = 3
+LEAST_SIZES = 3  # of a curve that is shown; fits without one member have one less
 EXPONENTS = np.geomspace(0.25, 4.0, 401)
 
 
@@ -100,11 +107,19 @@ def mean_shares(plan: SubsetPlan, *, without: int | None = None) -> NDArray[np.f
     return np.stack(columns, axis=1) if columns else np.zeros((len(plan.subsets), 0))
 
 
+def jackknife_half_width(without_one: Sequence[float], *, confidence: float = 0.95) -> float:
+    """Half-width of the interval of a figure over members, from its values without one of the M members at a time."""
+    count = len(without_one)
+    spread = np.asarray(without_one) - np.mean(without_one)
+    error = math.sqrt((count - 1) / count * float(spread @ spread))
+    return float(student.ppf((1.0 + confidence) / 2.0, count - 1)) * error
+
+
 def fit_curve(means: NDArray[np.float64]) -> CurveFit:
     """The fit to the means of sizes 1 ... K, [K].
 
     Raises:
-        ValueError: fewer than three sizes.
+        ValueError: fewer than two sizes.
     """
     limit, scale, exponent, residual = (float(value[0]) for value in fit_curves(means[None]))
     return CurveFit(limit=limit, scale=scale, exponent=exponent, residual=residual)
@@ -116,11 +131,11 @@ def fit_curves(
     """Fits each row of means [B, K]: limits, scales, exponents and residuals, [B] each.
 
     Raises:
-        ValueError: fewer than three sizes.
+        ValueError: fewer than two sizes.
     """
     num_sizes = means.shape[1]
-    if num_sizes < LEAST_SIZES:
-        raise ValueError(f"{num_sizes} sizes; a fit needs {LEAST_SIZES}")
+    if num_sizes < LEAST_SIZES - 1:
+        raise ValueError(f"{num_sizes} sizes; a fit needs {LEAST_SIZES - 1}")
     exponents = EXPONENTS if num_sizes > LEAST_SIZES else np.ones(1)
     sizes = np.arange(1, num_sizes + 1, dtype=np.float64)
     centre = means.mean(axis=1, keepdims=True)

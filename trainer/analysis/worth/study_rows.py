@@ -8,6 +8,7 @@ Legend: N rows, M members, b blocks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class StudyRows:
     parts: tuple[str, ...]
     labels: NDArray[np.int8]  # [N]
     logits: NDArray[np.float32]  # [N, M], a column lies together
-    merged: NDArray[np.float32]  # [N], probabilities as written
+    merged_logits: NDArray[np.float32]  # [N], as written
     part: NDArray[np.int32]  # [N], which of `parts`
     columns: Mapping[str, NDArray]  # kept columns that were asked for, [N]
     block_starts: NDArray[np.int64]  # [b], ascending, the first is 0
@@ -54,6 +55,14 @@ class StudyRows:
         """Rows of a block; the last may have fewer."""
         return int(self.block_starts[1]) if len(self.block_starts) > 1 else self.num_rows
 
+    def same_members(self) -> list[list[str]]:
+        """Members whose logits are equal bit for bit in every row of the study, in groups of two or more."""
+        groups: dict[bytes, list[str]] = {}
+        for index, name in enumerate(self.members):
+            column = np.ascontiguousarray(self.logits[:, index])
+            groups.setdefault(hashlib.sha256(column.data).digest(), []).append(name)
+        return [group for group in groups.values() if len(group) > 1]
+
     def block_of_rows(self) -> NDArray[np.int64]:
         """Which block each row is in, [N]."""
         return np.repeat(np.arange(len(self.block_starts)), np.diff(self.block_starts, append=self.num_rows))
@@ -72,12 +81,12 @@ class StudyRows:
 
 
 def read_study_rows(predictions: Predictions, *, max_rows: int, columns: Sequence[str] = ()) -> StudyRows:
-    """Reads labels, logits, the merged column and kept columns of up to `max_rows` rows; progress goes to stderr.
+    """Reads labels, logits of members and merged, and kept columns of up to `max_rows` rows; progress goes to stderr.
 
     Raises:
         ConfigError: `max_rows` is too few.
-        DataError: rows without labels, of one class only, too few, a kept column that is not there, or a logit that
-            is not a number.
+        DataError: a file that was changed, rows without labels, of one class only, too few, a kept column that is not
+            there or holds fractions, or a logit that is not a number.
     """
     if max_rows < LEAST_ROWS:
         raise ConfigError(f"--max-rows: {max_rows} is too few; give {LEAST_ROWS} or more")
@@ -92,6 +101,7 @@ def read_study_rows(predictions: Predictions, *, max_rows: int, columns: Sequenc
         raise DataError(
             f"{predictions.folder!r} kept no column {absent[0]!r} (kept: {there}); score again with it in score.keep"
         )
+    predictions.check_bytes(advance=RowProgress("checking", total).add)
     num_rows = min(total, max_rows)
     block_rows = min(_MOST_BLOCK_ROWS, max(1, num_rows // _LEAST_BLOCKS))
     if num_rows == total:
@@ -110,11 +120,11 @@ def _read(
 ) -> StudyRows:
     members, parts = predictions.members, tuple(predictions.manifest.parts)
     num_rows = int((wanted[:, 1] - wanted[:, 0]).sum())
-    labels, merged = np.empty(num_rows, np.int8), np.empty(num_rows, np.float32)
+    labels, merged_logits = np.empty(num_rows, np.int8), np.empty(num_rows, np.float32)
     logits = np.empty((num_rows, len(members)), np.float32, order="F")
     part = np.empty(num_rows, np.int32)
     found: dict[str, list[NDArray]] = {name: [] for name in columns}
-    names = [LABEL, MERGED, *map(logit_column, members), *columns]
+    names = [LABEL, *map(logit_column, (*members, MERGED)), *columns]
     progress, done, before = RowProgress("reading", predictions.num_rows), 0, 0
     for file in predictions.files:
         inside = np.clip(wanted, before, before + file.num_rows) - before
@@ -123,7 +133,7 @@ def _read(
             chunk = predictions.read(file, names)
             rows = np.concatenate([np.arange(first, stop) for first, stop in inside])
             here = slice(done, done + len(rows))
-            labels[here], merged[here] = chunk[LABEL][rows], chunk[MERGED][rows]
+            labels[here], merged_logits[here] = chunk[LABEL][rows], chunk[logit_column(MERGED)][rows]
             for index, member in enumerate(members):
                 logits[here, index] = chunk[logit_column(member)][rows]
             part[here] = parts.index(file.part)
@@ -137,16 +147,31 @@ def _read(
         parts=parts,
         labels=labels,
         logits=logits,
-        merged=merged,
+        merged_logits=merged_logits,
         part=part,
-        columns={name: np.concatenate(pieces) for name, pieces in found.items()},
+        columns={name: _sliceable(np.concatenate(pieces), name) for name, pieces in found.items()},
         block_starts=starts,
         num_rows_total=predictions.num_rows,
     )
 
 
+def _sliceable(values: NDArray, name: str) -> NDArray:
+    """Whole numbers that came as floats, since some are missing, as texts."""
+    if values.dtype.kind != "f":
+        return values
+    known = np.isfinite(values)
+    if np.any(np.isinf(values)) or np.any(values[known] != np.round(values[known])):
+        raise DataError(
+            f"column {name!r}: holds numbers with fractions, and only integers or texts can be sliced or grouped; name"
+            " another column"
+        )
+    texts = np.full(len(values), None, dtype=object)
+    texts[known] = values[known].astype(np.int64).astype(str)
+    return texts
+
+
 def _checked(folder: str, rows: StudyRows) -> StudyRows:
-    for name, values in [*zip(rows.members, rows.logits.T, strict=True), (MERGED, rows.merged)]:
+    for name, values in [*zip(rows.members, rows.logits.T, strict=True), (MERGED, rows.merged_logits)]:
         if not np.isfinite(values).all():
             raise DataError(f"{folder!r}: {name} holds values that are not finite numbers; score again")
     num_positives = int(rows.labels.sum())

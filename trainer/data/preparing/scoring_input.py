@@ -11,6 +11,7 @@ from typing import Any
 from configs.errors import ChorusError, ConfigError, DataError
 from configs.loader import table_schema_of
 from configs.schema import RunConfig
+from configs.table_schema import TableSchema
 from trainer import storage
 from trainer.data.manifest import DataManifest
 from trainer.data.preparing.criteo_format import CriteoFormat, first_lines_have_label
@@ -21,8 +22,10 @@ from trainer.data.preparing.preparation_settings import PreparationSettings, Voc
 from trainer.data.preparing.prepared_folder import QUARANTINE_NAME, InputFile
 from trainer.data.preparing.splits import Split
 from trainer.data.preparing.stages import OnProgress, PreparationProgress
+from trainer.data.preparing.text_files import TextFile
 from trainer.data.tables.table_csv import CsvTable
 from trainer.data.tables.table_parquet import ParquetTable
+from trainer.long_work import long_from_main
 from trainer.runtime import Runtime
 from trainer.worker_processes import num_cores
 
@@ -32,8 +35,9 @@ PREPARED_FOLDER = "prepared"  # in that one
 _INPUT = "score.input"
 _QUIET_SECONDS = 2.0
 _SAY_SECONDS = 10.0
-_PING_SECONDS = 1.0
-_AT_WORK = "at work"
+_DOING = f"preparing {_INPUT}"
+
+Beat = Callable[[str], None]
 
 
 def prepare_scoring_input(config: RunConfig, *, folder: str, runtime: Runtime) -> str:
@@ -42,7 +46,7 @@ def prepare_scoring_input(config: RunConfig, *, folder: str, runtime: Runtime) -
     Bad lines are in FOLDER/quarantine.jsonl afterwards. A job that was stopped goes on from what is done.
 
     Args:
-        config: Its score.input, score.dictionary and data.root are looked at.
+        config: Its score.input, score.dictionary, score.keep and data.root are looked at.
         folder: Of the predictions; all but the quarantine goes into FOLDER/unfinished/prepared.
         runtime: The ranks.
 
@@ -58,29 +62,13 @@ def prepare_scoring_input(config: RunConfig, *, folder: str, runtime: Runtime) -
         patterns=config.score.input,
         key="score.dictionary" if config.score.dictionary else "data.root",
         dictionary=config.score.dictionary or config.data.root,
+        keep=config.score.keep,
         folder=folder,
         say=runtime.say,
     )
-    with runtime.patience(f"preparing {_INPUT}"):
-        runtime.say(_from_main_in_parts(work.run, runtime=runtime))
+    with runtime.patience(_DOING):
+        runtime.say(long_from_main(work.run, doing=f"{_INPUT} to be prepared", runtime=runtime))
     return work.output
-
-
-def _from_main_in_parts(make: Callable[[Callable[[], None]], str], *, runtime: Runtime) -> str:
-    """What rank 0's `make(ping)` returns, on every rank; it calls `ping` now and then. A collective.
-
-    Ranks that wait in one exchange for as long as a preparation lasts would run into run.timeout_seconds.
-    """
-    if runtime.is_main:
-
-        def ping() -> None:
-            runtime.beat(f"preparing {_INPUT}")
-            runtime.from_main(lambda: _AT_WORK)
-
-        return str(runtime.from_main(lambda: make(ping)))
-    while (found := runtime.from_main(lambda: None)) == _AT_WORK:
-        runtime.beat(f"waiting for {_INPUT} to be prepared")
-    return str(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +79,7 @@ class _Work:
         patterns: Of the inputs.
         key: Which key names the dictionary.
         dictionary: The folder with the ids.
+        keep: Columns that pass through into the predictions.
         folder: Of the predictions.
         say: Tells the user.
     """
@@ -98,6 +87,7 @@ class _Work:
     patterns: Sequence[str]
     key: str
     dictionary: str
+    keep: Sequence[str]
     folder: str
     say: Callable[[str], None]
 
@@ -106,16 +96,16 @@ class _Work:
         """The prepared folder."""
         return storage.join(self.folder, UNFINISHED_FOLDER, PREPARED_FOLDER)
 
-    def run(self, ping: Callable[[], None]) -> str:
+    def run(self, beat: Beat) -> str:
         """Prepares, keeps the bad lines, and gives a sentence of what came out."""
         settings = self._settings()
         try:
             manifest = already_prepared(settings)
             if manifest is None:
                 self._refuse_full_disk(settings)
-                manifest = prepare(settings, on_progress=_progress(self.say, ping))
+                manifest = prepare(settings, on_progress=_progress(self.say, beat))
         except DataError as error:
-            raise DataError(f"{_INPUT}: {self._without_flags(str(error))}") from error
+            raise DataError(f"{_INPUT}: {self._in_words_of_scoring(str(error))}") from error
         return self._account(manifest)
 
     def _settings(self) -> PreparationSettings:
@@ -141,14 +131,15 @@ class _Work:
             return PreparationSettings(
                 inputs=tuple(inputs),
                 output=self.output,
-                input_format=_format(saved.provenance["input"], inputs, root=self.dictionary),
+                input_format=_format(saved.provenance["input"], inputs, root=self.dictionary, keep=self.keep),
                 split=Split.by_file(inputs),
                 vocabulary=VocabularyChoice(kind="saved", saved=self.dictionary),
                 bag_sizes=tuple(saved.provenance.get("bag_sizes", ())),
                 num_workers=num_cores(),
             )
         except DataError as error:
-            raise DataError(f"{_INPUT}: {str(error).removeprefix(f'{_INPUT}: ')}") from error
+            sentence = str(error).removeprefix(f"{_INPUT}: ").removesuffix(" or give a split")
+            raise DataError(sentence if sentence.startswith("score.") else f"{_INPUT}: {sentence}") from error
 
     def _refuse_full_disk(self, settings: PreparationSettings) -> None:
         """Before anything is written; a preparation that goes on was let in already."""
@@ -163,8 +154,10 @@ class _Work:
                 f" are scored, and {free:,} are free; make room, give another --output, or score fewer files at a time"
             )
 
-    def _without_flags(self, sentence: str) -> str:
+    def _in_words_of_scoring(self, sentence: str) -> str:
         """The sentences of a preparation name flags that scoring has not."""
+        if "--overwrite" in sentence:
+            return f"{sentence.rpartition(';')[0]}; give the same as before to go on, or name another --output"
         if " --" not in sentence:
             return sentence
         return (
@@ -192,29 +185,26 @@ class _Work:
         )
 
 
-def _progress(say: Callable[[str], None], ping: Callable[[], None]) -> OnProgress:
+def _progress(say: Callable[[str], None], beat: Beat) -> OnProgress:
     """Says now and then how far it is, and keeps the other ranks waiting."""
-    last_ping = time.monotonic()
-    next_words = last_ping + _QUIET_SECONDS
+    next_words = time.monotonic() + _QUIET_SECONDS
 
     def hear(now: PreparationProgress) -> None:
-        nonlocal last_ping, next_words
+        nonlocal next_words
+        beat(_DOING)
         moment = time.monotonic()
-        if moment - last_ping >= _PING_SECONDS:
-            last_ping = moment
-            ping()
         if moment >= next_words:
             next_words = moment + _SAY_SECONDS
-            say(f"preparing {_INPUT}: {now.sentence()}")
+            say(f"{_DOING}: {now.sentence()}")
 
     return hear
 
 
-def _format(kept: Mapping[str, Any], inputs: Sequence[str], *, root: str) -> InputFormat:
+def _format(kept: Mapping[str, Any], inputs: Sequence[str], *, root: str, keep: Sequence[str]) -> InputFormat:
     """How the files are read: as those of the saved folder were, with labels or without.
 
     Raises:
-        DataError: some have labels and others have none, or they are of another format.
+        DataError: some have labels and others have none, they are of another format, or a column to keep is missing.
     """
     if kept["format"] == "criteo_tsv":
         return CriteoFormat(
@@ -223,19 +213,43 @@ def _format(kept: Mapping[str, Any], inputs: Sequence[str], *, root: str) -> Inp
     schema = dataclasses.replace(table_schema_of(kept["schema"], source=f"the schema of {root}"), split=None)
     table = ParquetTable if kept["format"] == "table_parquet" else CsvTable
     there = {path: table(schema).columns_there(path) for path in inputs}
-    if schema.weight is not None and not all(schema.weight.column in columns for columns in there.values()):
-        schema = dataclasses.replace(schema, weight=None)  # scoring takes no notice of it
+    schema = _without_dispensable(schema, there, keep=keep)
     label = schema.label
     labelled = {path: label is not None and label.column in columns for path, columns in there.items()}
     return table(schema, has_labels=_all_alike(labelled))
 
 
+def _without_dispensable(
+    schema: TableSchema, there: Mapping[str, Sequence[str]], *, keep: Sequence[str]
+) -> TableSchema:
+    """Without the weight and the kept columns that a file lacks, where score.keep does not name them."""
+    passing = {name: column.column or name for name, column in schema.keep.items()}
+    if schema.weight is not None:
+        passing["weight"] = schema.weight.column  # scoring takes no other notice of it
+    lacking = {
+        name: path for name, column in passing.items() for path, columns in there.items() if column not in columns
+    }
+    for name in keep:
+        if name in lacking:
+            raise DataError(
+                f"score.keep: {name!r}: {lacking[name]} has no column {passing[name]!r}; take it out of score.keep, or"
+                " score files that have it"
+            )
+    return dataclasses.replace(
+        schema,
+        weight=None if "weight" in lacking else schema.weight,
+        keep={name: column for name, column in schema.keep.items() if name not in lacking},
+    )
+
+
 def _logs_have_labels(inputs: Sequence[str], *, root: str) -> bool:
     labelled = {path: first_lines_have_label(path) for path in inputs}
-    strange = [path for path, found in labelled.items() if found is None]
-    if strange:
+    for path in (path for path, found in labelled.items() if found is None):
+        beginning = TextFile(path).beginning()
+        if not beginning.data and beginning.fault is None:
+            raise DataError(f"{_INPUT}: {path} is empty; fetch it again, or leave it out")
         raise DataError(
-            f"{_INPUT}: {strange[0]} does not begin with lines of 40 fields, or 39 without a label, and {root} was made"
+            f"{_INPUT}: {path} does not begin with lines of 40 fields, or 39 without a label, and {root} was made"
             " from such logs; name logs of that kind"
         )
     return _all_alike({path: bool(found) for path, found in labelled.items()})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from configs.errors import CheckpointError, ConfigError
+from configs.errors import CheckpointError, ConfigError, DataError
 from modules.merge import MergeRule
 from tests.support.stored_checkpoints import flip, quiet, state, store
 from trainer.checkpoints import ensemble_export
@@ -22,7 +23,7 @@ from trainer.merge_files import MergeFile
 
 RULE = MergeRule(rule="weights", members=("solo", "deep"), weights=(0.75, 0.25))
 DENSE = torch.tensor([[0.5], [-1.0]])
-BAGS = {"C1": torch.tensor([9, 0]), "C2": (torch.tensor([1, 5, 5]), torch.tensor([0, 3, 3]))}
+BAGS: dict[str, Any] = {"C1": torch.tensor([9, 0]), "C2": (torch.tensor([1, 5, 5]), torch.tensor([0, 3, 3]))}
 
 
 def exported(tmp_path: Path, rule: MergeRule = RULE) -> Path:
@@ -57,14 +58,60 @@ def test_the_manifest(tmp_path: Path) -> None:
     assert set(facts.files) == {"deep.safetensors", "solo.safetensors", "merge.toml"}
 
 
-def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
+NAN, INF = float("nan"), float("inf")
+LONG = torch.tensor([10**12, 0])
+
+
+@pytest.mark.parametrize(
+    ("dense", "bags", "sentence"),
+    [
+        (torch.zeros(2, 2), {}, "2 numeric columns for an ensemble that was trained on 1: I1$"),
+        (torch.zeros(2, 1).double(), {}, r"dense features: torch.float64 of shape \[2, 1\]; give a float32 tensor"),
+        (torch.zeros(2), {}, r"dense features: torch.float32 of shape \[2\]; give"),
+        ([[0.5], [1.0]], {}, "dense features: a list; give"),
+        (torch.tensor([[0.0], [NAN]]), {}, "dense feature 'I1' is nan in row 1; give a finite number"),
+        (torch.tensor([[-INF], [0.0]]), {}, "dense feature 'I1' is -inf in row 0; give"),
+        (DENSE, {"C2": None}, "id feature 'C2' is missing, which member deep reads"),
+        (
+            DENSE,
+            {"C1": torch.tensor([0, 10])},
+            "id feature 'C1': id 10 in row 1 is not in its table; give ids from 0 to 9",
+        ),
+        (DENSE, {"C1": torch.tensor([-1, 0])}, "id feature 'C1': id -1 in row 0 is not"),
+        (DENSE, {"C1": LONG}, "id feature 'C1': id 1000000000000 in row 0 is not"),
+        (DENSE, {"C1": torch.tensor([0, 1, 2])}, "id feature 'C1': 3 ids for 2 rows; give one of each row"),
+        (
+            DENSE,
+            {"C1": torch.tensor([0.0, 1.0])},
+            r"'C1': its ids are torch.float32 of shape \[2\]; give a tensor of int",
+        ),
+        (DENSE, {"C1": torch.tensor([True, False])}, "'C1': its ids are torch.bool"),
+        (DENSE, {"C1": torch.tensor([[1], [0]])}, r"'C1': its ids are torch.int64 of shape \[2, 1\]"),
+        (DENSE, {"C1": np.array([1, 0])}, "'C1': its ids are a ndarray"),
+        (DENSE, {"C2": (torch.tensor([1, 6, 7]), torch.tensor([0, 0, 3]))}, "'C2': id 6 in row 1 is not"),
+        (DENSE, {"C2": (torch.tensor([1]), torch.tensor([0.0, 0.5, 1.0]))}, "'C2': its offsets are torch.float32"),
+        (DENSE, {"C2": (torch.tensor([1]), torch.tensor([0, 1]))}, "'C2': 2 offsets for 2 rows; give 3"),
+        (
+            DENSE,
+            {"C2": (torch.tensor([1, 2]), torch.tensor([0, 1, 1]))},
+            "'C2': its offsets begin with 0 and end with 1;",
+        ),
+        (DENSE, {"C2": (torch.tensor([1]), torch.tensor([0, 2, 1]))}, "'C2': its offsets fall in row 1"),
+    ],
+)
+def test_inputs_that_do_not_fit(tmp_path: Path, dense: Any, bags: dict[str, Any], sentence: str) -> None:
     ensemble = load_ensemble(str(exported(tmp_path)))
-    with pytest.raises(CheckpointError, match="2 numeric columns for an ensemble that was trained on 1: I1"):
-        ensemble.logits(torch.zeros(2, 2), BAGS)
-    with pytest.raises(CheckpointError, match="id feature 'C2' is missing, which member deep reads"):
-        ensemble.logits(DENSE, {"C1": BAGS["C1"]})
-    with pytest.raises((IndexError, RuntimeError)):
-        ensemble.logits(DENSE, BAGS | {"C1": torch.tensor([10, 0])})
+    given = {name: bag for name, bag in (BAGS | bags).items() if bag is not None}
+    with pytest.raises(DataError, match=sentence):
+        ensemble.logits(dense, given)
+
+
+def test_inputs_of_no_rows_and_of_other_integers(tmp_path: Path) -> None:
+    ensemble = load_ensemble(str(exported(tmp_path)))
+    none = torch.zeros(0, dtype=torch.int64)
+    assert ensemble.logits(DENSE[:0], {"C1": none, "C2": (none, torch.zeros(1, dtype=torch.int32))}).shape == (0, 2)
+    narrow = {"C1": BAGS["C1"].to(torch.uint8), "C2": tuple(part.int() for part in BAGS["C2"]), "C9": "not read"}
+    torch.testing.assert_close(ensemble.logits(DENSE, narrow), ensemble.logits(DENSE, BAGS), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["deep.safetensors", "merge.toml"])

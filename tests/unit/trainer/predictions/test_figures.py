@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from configs.errors import DataError
 from tests.support.made_predictions import made_predictions
 from trainer.metrics import ranking
-from trainer.metrics.exact import metrics_of_logits, metrics_of_probabilities
+from trainer.metrics.exact import metrics_of_logits
 from trainer.predictions import figures
 from trainer.predictions.columns import logit_column
 from trainer.predictions.figures import Figures, prediction_figures
@@ -42,12 +42,32 @@ def test_figures_are_those_of_the_columns_as_written(tmp_path: Path, dtype: str)
         for name in logits:
             column = predictions.column(logit_column(name))[chosen]
             assert of[name] == metrics_of_logits(labels[chosen], column).as_json()
-        assert of["merged"] == metrics_of_probabilities(labels[chosen], predictions.merged()[chosen]).as_json()
-    merged = predictions.merged().astype(np.float64)
+        assert of["merged"] == metrics_of_logits(labels[chosen], predictions.merged_logits()[chosen]).as_json()
+    merged = 1 / (1 + np.exp(-predictions.merged_logits().astype(np.float64)))
     assert found.metrics["merged"]["auc"] == pytest.approx(roc_auc_score(labels, merged), rel=1e-12)
     assert found.metrics["merged"]["auprc"] == pytest.approx(average_precision_score(labels, merged), rel=1e-12)
     assert found.metrics["merged"]["brier"] == pytest.approx(brier_score_loss(labels, merged), rel=1e-12)
     assert sum(point["num_rows"] for point in found.curves["deep"]) == ROWS
+
+
+@pytest.mark.parametrize("form", ["exact", "streaming"])
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e9])
+def test_a_merge_of_one_member_has_its_figures(tmp_path: Path, form: figures.Form, size: float) -> None:
+    labels, logits = columns()
+    folder = made_predictions(tmp_path, labels, {"deep": logits["deep"] * np.float32(size)}, parts=PARTS)
+    found = prediction_figures(Predictions(folder), memory_bytes=MEMORY, form=form)
+    assert found.metrics["merged"] == found.metrics["deep"]
+    assert found.curves["merged"] == found.curves["deep"]
+    assert all(of["merged"] == of["deep"] for of in found.by_part.values())
+
+
+def test_equal_logits_have_equal_figures_where_probabilities_are_one(tmp_path: Path) -> None:
+    labels, _ = columns()
+    wrong = np.where(labels == 1, -100.0, 100.0)
+    folder = made_predictions(tmp_path, labels, {"wide": wrong, "deep": wrong})
+    found = prediction_figures(Predictions(folder), memory_bytes=MEMORY).metrics
+    assert found["merged"] == found["deep"] == found["wide"]
+    assert found["merged"]["log_loss_nats"] == pytest.approx(100.0, rel=1e-12)
 
 
 def test_less_memory_and_other_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

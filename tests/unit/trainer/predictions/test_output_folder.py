@@ -127,7 +127,7 @@ def test_labels_that_are_not_the_datas_leave_the_folder_unfinished(tmp_path: Pat
         folder.finish(RANGES, parts=wrong, manifest=manifest_of)
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "record", "of another range"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "byte", "zeros", "record", "of another range"])
 def test_a_record_that_does_not_hold_is_taken_away(tmp_path: Path, damage: str) -> None:
     start(tmp_path, *RANGES)
     file = tmp_path / f"{RANGES[1].name}.parquet"
@@ -136,12 +136,72 @@ def test_a_record_that_does_not_hold_is_taken_away(tmp_path: Path, damage: str) 
         file.unlink()
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-1])
+    if damage == "byte":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    if damage == "zeros":
+        file.write_bytes(bytes(file.stat().st_size))
     if damage == "record":
         record.write_text("{")
     if damage == "of another range":
         record.write_text((tmp_path / "unfinished" / f"{RANGES[0].name}.json").read_text())
-    assert start(tmp_path) == {rows.name for rows in RANGES} - {RANGES[1].name}
+    runtime = OneOfMany()
+    with opened(tmp_path, runtime) as folder:
+        assert folder.begin(PLAN, ranges=RANGES) == {rows.name for rows in RANGES} - {RANGES[1].name}
+    assert runtime.said == [
+        f"1 of 4 ranges are damaged and scored again: {tmp_path}",
+        f"3 of 4 ranges are there already: {tmp_path}",
+    ]
     assert not record.exists(), "else it would speak for a file that is written again"
+    start(tmp_path, RANGES[1])
+    finish(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"row_hash": "0" * 16},
+        {"label_sum": 9},
+        {"label_sum": None},
+        {"sha256": "0" * 64},
+        {"num_bytes": "abc"},
+        {"first_row": 0},
+    ],
+)
+def test_a_record_is_compared_with_its_range_and_file(tmp_path: Path, change: dict[str, Any]) -> None:
+    start(tmp_path, *RANGES)
+    record = tmp_path / "unfinished" / f"{RANGES[1].name}.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+    assert start(tmp_path) == {rows.name for rows in RANGES} - {RANGES[1].name}
+
+
+def test_a_long_look_at_what_is_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(tmp_path, *RANGES)
+    monkeypatch.setattr("trainer.predictions.output_folder._SAY_SECONDS", 0.0)
+    runtime = OneOfMany()
+    with opened(tmp_path, runtime) as folder:
+        folder.begin(PLAN, ranges=RANGES)
+    assert "looked at 2 of 4 ranges that are there" in runtime.said
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "7", '"plan"', "null", ""])
+def test_a_damaged_plan_is_a_sentence(tmp_path: Path, text: str) -> None:
+    start(tmp_path, RANGES[0])
+    (tmp_path / "unfinished" / "plan.json").write_text(text)
+    with pytest.raises(DataError) as refused:
+        start(tmp_path)
+    assert str(refused.value) == (
+        f"--output: {str(tmp_path)!r} holds an unfinished job whose unfinished/plan.json is damaged; give another"
+        " folder, or delete it"
+    )
+
+
+def test_a_plan_with_an_empty_key_is_told_by_a_name(tmp_path: Path) -> None:
+    start(tmp_path, RANGES[0])
+    (tmp_path / "unfinished" / "plan.json").write_text(json.dumps({**PLAN, "": 7}))
+    with pytest.raises(DataError, match=r"an unfinished job with plan\.json 7, not nothing; give what"):
+        start(tmp_path)
 
 
 def test_what_was_half_written_is_taken_away(tmp_path: Path) -> None:

@@ -63,9 +63,18 @@ def write(folder: Path, one: ScoredRange, form: RangeFormat = PLAIN) -> tuple[Pr
 def test_a_file_holds_the_columns_and_its_record_proves_it(folder: Path) -> None:
     one = scored()
     file, table = write(folder, one)
-    assert table.column_names == ["part", "row", "label", "logit_deep", "logit_solo", "logit_wide", "merged"]
+    assert table.column_names == [
+        "part",
+        "row",
+        "label",
+        "logit_deep",
+        "logit_solo",
+        "logit_wide",
+        "logit_merged",
+        "merged",
+    ]
     types = [str(table.schema.field(name).type) for name in ("row", "label", "logit_deep", "merged")]
-    assert types == ["int64", "int8", "float", "float"]
+    assert types == ["int64", "int8", "float", "float"] and str(table.schema.field("logit_merged").type) == "float"
     assert table.column("part").to_pylist() == ["day_1"] * 6
     assert table.column("row").to_pylist() == list(range(10, 16))
     assert table.column("label").to_pylist() == [0, 1, 1, 0, 0, 1]
@@ -73,6 +82,7 @@ def test_a_file_holds_the_columns_and_its_record_proves_it(folder: Path) -> None
         assert table.column(f"logit_{name}").to_pylist() == one.logits_NM[:, index].tolist()
     median = torch.sigmoid(one.logits_NM.double().median(dim=1).values).float()
     assert table.column("merged").to_pylist() == median.tolist()
+    assert table.column("logit_merged").to_pylist() == one.logits_NM.median(dim=1).values.tolist()
     assert file == PredictionFile(
         path="day_1-000000000010.parquet",
         part="day_1",
@@ -110,13 +120,25 @@ def test_what_may_be_asked_for(folder: Path) -> None:
     _, table = write(folder, one, form)
     probabilities = [f"probability_{name}" for name in MEMBERS]
     logits = [f"logit_{name}" for name in MEMBERS]
-    assert table.column_names == ["part", "row", "label", "who", "C1", *logits, *probabilities, "merged"]
+    assert table.column_names == [
+        "part",
+        "row",
+        "label",
+        "who",
+        "C1",
+        *logits,
+        *probabilities,
+        "logit_merged",
+        "merged",
+    ]
     assert table.column("who").to_pylist() == [f"ä{row}" for row in range(33, 39)]
     assert table.column("C1").to_pylist() == list(range(33, 39)) and table.schema.field("C1").type == pa.int32()
     np.testing.assert_array_equal(table.column("logit_solo").to_numpy(), one.logits_NM[:, 1].half().numpy())
     wanted = torch.sigmoid(one.logits_NM[:, 1].double()).float()
     assert table.column("probability_solo").to_pylist() == wanted.tolist(), "of the logit before it was rounded"
-    assert table.column("merged").to_pylist() == write(folder, one)[1].column("merged").to_pylist()
+    plain = write(folder, one)[1]
+    assert table.column("logit_merged").equals(plain.column("logit_merged")), "float32, of logits before rounding"
+    assert table.column("merged").equals(plain.column("merged"))
 
 
 def test_a_rule_takes_the_members_that_it_names(folder: Path) -> None:
@@ -153,6 +175,21 @@ def test_a_logit_beyond_float16_is_named(folder: Path, value: float) -> None:
     )
     one.logits_NM[5, 2] = 65_504.0
     write(folder, one, dataclasses.replace(PLAIN, dtype="float16"))
+
+
+@pytest.mark.parametrize("weight", [1e300, 1e38, -1e307])
+def test_a_merged_logit_that_is_not_finite_is_the_rules(folder: Path, weight: float) -> None:
+    rule = MergeRule(rule="stacking", members=("wide", "deep"), weights=(0.0, weight))
+    one = scored()
+    one.logits_NM[:, 0] = 0.5
+    one.logits_NM[3, 0] = 1e2
+    with pytest.raises(ChorusError) as refused:
+        write(folder, one, dataclasses.replace(PLAIN, merge=rule))
+    assert str(refused.value).startswith("merge rule stacking: merged logit ")
+    assert f"at row {13 if weight == 1e38 else 10} of day_1, though its members' logits are finite" in str(
+        refused.value
+    )
+    assert not list(folder.glob("*.parquet"))
 
 
 def test_a_copy_from_a_gpu_is_waited_for(folder: Path) -> None:

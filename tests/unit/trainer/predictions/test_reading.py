@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import DataError
@@ -55,12 +56,14 @@ def test_halves_are_read_as_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.column("logit_deep"), LOGITS["deep"].astype(np.float16).astype(np.float32))
 
 
-def test_probabilities_are_those_of_the_logits_and_the_merged_ones(tmp_path: Path) -> None:
+def test_probabilities_are_those_of_the_logits(tmp_path: Path) -> None:
     found = Predictions(made(tmp_path))
     columns = found.probabilities()
     assert list(columns) == ["deep", "solo", "merged"]
     np.testing.assert_allclose(columns["solo"], 1 / (1 + np.exp(-LOGITS["solo"].astype(np.float64))), rtol=1e-14)
-    np.testing.assert_array_equal(columns["merged"], found.merged().astype(np.float64))
+    np.testing.assert_allclose(columns["merged"], found.merged(), rtol=1e-6)
+    merged = np.mean([values.astype(np.float64) for values in LOGITS.values()], axis=0)
+    np.testing.assert_array_equal(found.merged_logits(), merged.astype(np.float32))
 
 
 def test_probabilities_of_huge_logits_stay_probabilities(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_manifest_that_is_not_written_yet(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     found = Predictions(made(tmp_path))
-    with pytest.raises(DataError, match="has no column 'logit_x'; it has part, row, label, logit_deep, logit_solo"):
+    with pytest.raises(DataError, match="has no column 'logit_x'; its columns should be part, row, label, logit_deep"):
         found.column("logit_x")
     path = tmp_path / found.files[1].path
     path.write_bytes(path.read_bytes()[:-20])
@@ -95,3 +98,53 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=f"{path} cannot be read"):
         found.column("row")
+
+
+def rewrite(path: Path, name: str, values: list[object]) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(name), name, [values]), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("logit_solo", ["1.0"] * 5, "column 'logit_solo' holds string, not floating-point numbers"),
+        ("logit_merged", [1] * 5, "column 'logit_merged' holds int64, not floating-point numbers"),
+        ("label", ["0"] * 5, "column 'label' holds string, not int8 numbers"),
+        ("row", [0.0] * 5, "column 'row' holds double, not int64 numbers"),
+        ("part", [7] * 5, "column 'part' holds int64, not texts"),
+        ("logit_solo", [1.0, None, 2.0, None, 3.0], "column 'logit_solo' is empty in 2 rows"),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path: Path, name: str, values: list[object], told: str) -> None:
+    found = Predictions(made(tmp_path))
+    path = tmp_path / found.files[1].path
+    rewrite(path, name, values)
+    with pytest.raises(DataError) as refused:
+        found.column(name)
+    assert str(refused.value) == f"{path}: {told}; tools/verify_predictions.py says what else is wrong"
+
+
+def test_another_number_of_rows_is_named(tmp_path: Path) -> None:
+    found = Predictions(made(tmp_path))
+    path = tmp_path / found.files[1].path
+    pq.write_table(pq.read_table(path).slice(0, 4), path)
+    with pytest.raises(DataError, match=f"{path} has 4 rows, 5 were written; tools/verify_predictions.py says"):
+        found.logits()
+
+
+@pytest.mark.parametrize("damage", ["byte", "longer", "gone"])
+def test_bytes_are_compared_with_the_manifest(tmp_path: Path, damage: str) -> None:
+    found, advanced = Predictions(made(tmp_path)), list[int]()
+    found.check_bytes(advance=advanced.append)
+    assert advanced == [10, 5, 10]
+    path = tmp_path / found.files[1].path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content if damage == "byte" else content + b"more")
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(DataError, match="cannot be read" if damage == "gone" else "not those that were") as refused:
+        found.check_bytes()
+    assert str(refused.value).startswith(str(path))
+    Predictions(str(tmp_path), parts=["a"]).check_bytes()

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from configs.errors import ConfigError, DataError
+from configs.errors import ChorusError, ConfigError, DataError
 from modules.calibration import Platt
 from modules.merge import MERGED, MergeRule
 from tests.support.made_predictions import made_predictions
-from trainer.metrics.exact import metrics_of_logits, metrics_of_probabilities
+from trainer.metrics.exact import metrics_of_logits
+from trainer.predictions.columns import LOGIT_MERGED
 from trainer.predictions.reading import Predictions
 from trainer.predictions.rewriting import JoinedJob, join_jobs, merge_again
 from trainer.predictions.verification import verify_predictions
@@ -50,14 +51,16 @@ def test_only_the_merge_and_its_figures_change(folder: str, tmp_path: Path) -> N
         first, second = (pq.read_table(f"{at}/{file.path}") for at, file in ((folder, old), (output, new)))
         assert first.column_names == second.column_names
         assert first.schema.equals(second.schema)
-        assert first.drop_columns([MERGED]).equals(second.drop_columns([MERGED]))
+        assert first.drop_columns([LOGIT_MERGED, MERGED]).equals(second.drop_columns([LOGIT_MERGED, MERGED]))
         assert replace(new, sha256="", num_bytes=0) == replace(old, sha256="", num_bytes=0)
     assert np.array_equal(after.merged(), expected_merge())
+    chosen = torch.from_numpy(np.stack([LOGITS["c"], LOGITS["a"]], axis=1))
+    assert np.array_equal(after.merged_logits(), RULE.logits(chosen).float().numpy())
     assert MergeRule.of_json(after.manifest.merge) == RULE
     assert after.manifest.checkpoints == before.manifest.checkpoints
     figures = after.manifest.metrics
     assert figures["b"]["auc"] == metrics_of_logits(LABELS, LOGITS["b"]).auc
-    assert figures[MERGED]["log_loss_nats"] == metrics_of_probabilities(LABELS, expected_merge()).log_loss_nats
+    assert figures[MERGED]["log_loss_nats"] == metrics_of_logits(LABELS, after.merged_logits()).log_loss_nats
     assert verify_predictions(output).problems == ()
 
 
@@ -92,6 +95,25 @@ def test_a_changed_file_is_not_passed_on(folder: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="its bytes are not those that were written"):
         merge_again(Predictions(folder), RULE, output=str(tmp_path / "again"))
     assert not (tmp_path / "again" / "manifest.json").exists()
+
+
+def test_a_merge_beyond_float32_is_refused_by_its_name(folder: str, tmp_path: Path) -> None:
+    rule = MergeRule(rule="stacking", members=("a",), weights=(1e300,))
+    with pytest.raises(
+        ChorusError, match="^merge rule stacking: merged logit .* at row 0 of day_0, though its members'"
+    ):
+        merge_again(Predictions(folder), rule, output=str(tmp_path / "again"))
+
+
+def test_paths_out_of_the_folder_are_not_written(folder: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim" / "day_0-000000000000.parquet"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    path = Path(folder) / "manifest.json"
+    path.write_text(path.read_text().replace('"day_0-000000000000', '"../victim/day_0-000000000000'))
+    with pytest.raises(DataError, match=r"files\[0\]\.path: '../victim/"):
+        merge_again(Predictions(folder), RULE, output=str(tmp_path / "again"))
+    assert victim.read_text() == "mine"
 
 
 def test_a_folder_in_use_is_refused(folder: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -19,8 +20,10 @@ from configs.errors import DataError
 from tests.support.made_predictions import made_predictions
 from tests.unit.trainer.data.prepared import part_arrays, prepared_folder
 from tools.verify_predictions import main
+from trainer.predictions.figures import prediction_figures
 from trainer.predictions.manifest import PredictionManifest
-from trainer.predictions.verification import how_far, verify_predictions
+from trainer.predictions.reading import Predictions
+from trainer.predictions.verification import verify_predictions
 
 ARRAYS = {"b": part_arrays(15, seed=1), "a": part_arrays(10, seed=2)}
 LABELS = np.concatenate([arrays.labels[:, 0] for arrays in ARRAYS.values()])
@@ -90,6 +93,50 @@ def test_rows_without_labels_pass(tmp_path: Path) -> None:
     assert problems(Path(made_predictions(tmp_path, None, LOGITS, range_rows=10))) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("metrics", "y", "auc"), 0.25, "metrics.y.auc is 0.25, of the files 0."),
+        (("metrics", "merged", "num_rows"), 24, "metrics.merged.num_rows is 24, of the files 25"),
+        (("metrics", "x", "auprc"), None, "metrics.x.auprc is not there, of the files 0."),
+        (("metrics_by_part", "a", "x", "ne"), 0.25, "metrics_by_part.a.x.ne is 0.25, of the files "),
+        (("calibration_curves", "x", 0, "num_rows"), 7, "calibration_curves.x[0].num_rows is 7, of the files "),
+    ],
+)
+def test_figures_that_are_not_the_files_are_named(
+    folder: Path, place: tuple[Any, ...], value: float | None, told: str
+) -> None:
+    path = folder / "manifest.json"
+    body = json.loads(path.read_text())
+    inner = body
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(body))
+    (problem,) = problems(folder)
+    assert problem.startswith(f"manifest.json: {told}")
+    assert problems(folder, quick=True) == []
+
+
+def test_figures_that_are_not_there_are_a_problem(folder: Path) -> None:
+    manifest = PredictionManifest.read(str(folder))
+    bare = dataclasses.replace(manifest, metrics={}, metrics_by_part={}, calibration_curves={})
+    bare.write(str(folder))
+    assert problems(folder) == ["manifest.json: has no figures, though all rows have labels"]
+    dataclasses.replace(manifest, calibration_curves={}).write(str(folder))
+    assert problems(folder)[0] == "manifest.json: calibration_curves.x is not there, of the files 15 values"
+
+
+def test_streaming_figures_are_computed_as_such(folder: Path) -> None:
+    found = prediction_figures(Predictions(str(folder)), memory_bytes=0, form="streaming")
+    manifest = PredictionManifest.read(str(folder))
+    dataclasses.replace(manifest, metrics=found.metrics, metrics_by_part=found.by_part).write(str(folder))
+    assert problems(folder) == []
+    found.metrics["merged"]["auc_upper"] += 1e-9
+    dataclasses.replace(manifest, metrics=found.metrics, metrics_by_part=found.by_part).write(str(folder))
+    assert [problem.split(" is ")[0] for problem in problems(folder)] == ["manifest.json: metrics.merged.auc_upper"]
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_files_that_are_not_as_written(folder: Path, quick: bool) -> None:
     (folder / FILE).unlink()
@@ -128,6 +175,8 @@ def test_a_changed_byte(folder: Path) -> None:
         ("logit_y", at(3, np.inf), "y is inf in row 8"),
         ("merged", at(0, np.nan), "merged is nan in row 5"),
         ("merged", at(1, 0.5), "the merged probability is 0.5 in row 6, by the written logits "),
+        ("logit_merged", at(2, np.nan), "merged is nan in row 7"),
+        ("logit_merged", lambda logits: logits + 1e-4, "the merged logit is "),
         ("logit_x", lambda logits: logits + 0.01, "the merged probability is "),
     ],
 )
@@ -145,27 +194,36 @@ def test_probabilities_are_those_of_the_logits(tmp_path: Path) -> None:
     assert problem.startswith(f"{FILE}: the probability of y is ") and problem.endswith("so in 5 rows")
 
 
+def _moved(values: np.ndarray, *, step: float) -> np.ndarray:
+    return np.where(values > 0.5, values - step, values + step)
+
+
 def test_a_merge_that_is_off_by_more_than_a_rounded_logit_is_named(tmp_path: Path) -> None:
     folder = Path(made(tmp_path / "p", dtype="float16"))
-    rewrite(folder, "merged", lambda values: np.where(values > 0.5, values - 0.02, values + 0.02))
-    assert "the merged probability is" in problems(folder)[0]
+    for column, step in (("merged", 0.02), ("logit_merged", 0.2)):
+        rewrite(folder, column, functools.partial(_moved, step=step))
+        assert "the merged probability is" in problems(folder)[0]
+
+
+def test_columns_of_another_type(folder: Path) -> None:
+    table = pq.read_table(folder / FILE)
+    place = table.column_names.index("logit_y")
+    pq.write_table(table.set_column(place, "logit_y", table.column("logit_y").cast(pa.string())), folder / FILE)
+    for quick in (False, True):
+        assert f"{FILE}: column 'logit_y' holds string, not floating-point numbers" in problems(folder, quick=quick)
 
 
 def test_a_missing_column(folder: Path) -> None:
     table = pq.read_table(folder / FILE).drop(["logit_y"])
     pq.write_table(table, folder / FILE)
     assert (
-        "has columns part, row, label, C2, logit_x, merged; logit_y is not as in the manifest" in problems(folder)[-1]
+        "has columns part, row, label, C2, logit_x, logit_merged, merged; logit_y is not as in the manifest"
+        in problems(folder)[-1]
     )
 
 
-def test_a_manifest_that_leaves_rows_out_or_has_them_twice(folder: Path) -> None:
+def test_a_manifest_with_another_hash_of_rows(folder: Path) -> None:
     manifest = PredictionManifest.read(str(folder))
-    without = tuple(file for file in manifest.files if file.path != FILE)
-    dataclasses.replace(manifest, files=without).write(str(folder))
-    assert "rows 5 to 9 of b are missing" in problems(folder)
-    dataclasses.replace(manifest, files=(*manifest.files, manifest.files[1])).write(str(folder))
-    assert f"rows 5 to 9 of b are in {FILE} and in {FILE}" in problems(folder)
     wrong = [dataclasses.replace(file, row_hash="0" * 16) if file.path == FILE else file for file in manifest.files]
     dataclasses.replace(manifest, files=tuple(wrong)).write(str(folder))
     assert "the hash of its row ids is " in problems(folder)[0]
@@ -180,8 +238,8 @@ def test_a_manifest_that_leaves_rows_out_or_has_them_twice(folder: Path) -> None
 )
 def test_the_data_tell_what_the_folder_cannot(folder: Path, data: str, column: str, change: Any, told: str) -> None:
     rewrite(folder, column, change)
-    assert problems(folder) == []
-    (problem,) = problems(folder, data=data)
+    assert all(line.startswith("manifest.json: ") for line in problems(folder)), "labels change figures alone"
+    (problem, *_) = problems(folder, data=data)
     assert problem.startswith(f"{FILE}: {told}"), problem
 
 
@@ -195,22 +253,6 @@ def test_other_data_are_named(folder: Path, tmp_path: Path) -> None:
     assert problems(folder, data=other) == [f"{other}: has another dictionary than the rows that were scored"]
     with pytest.raises(DataError, match="no part 'b'"):
         problems(folder, data=prepared_folder(tmp_path / "parts", {"a": ARRAYS["a"]}))
-
-
-def test_an_unfinished_folder_says_how_far_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert how_far(str(folder)) is None
-    manifest = PredictionManifest.read(str(folder))
-    (folder / "manifest.json").unlink()
-    (folder / "unfinished").mkdir()
-    plan = {"settings": {"range_rows": 5}, "data": {"parts": {"b": {"num_rows": 15}, "a": {"num_rows": 10}}}}
-    (folder / "unfinished" / "plan.json").write_text(json.dumps(plan))
-    for file in manifest.files[:3]:
-        (folder / "unfinished" / file.path.replace("parquet", "json")).write_text("{}")
-    (folder / manifest.files[0].path).unlink()
-    assert main([str(folder)]) == 1
-    assert capsys.readouterr().out == (
-        f"{folder}: not finished: 2 of 5 ranges, 10 of 25 rows, are there; start the same command again to go on\n"
-    )
 
 
 def test_the_program(folder: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:

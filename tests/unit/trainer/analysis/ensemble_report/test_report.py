@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.errors import DataError
 from modules.merge import MERGED, MergeRule
 from tests.support.made_predictions import made_predictions
+from trainer.analysis.ensemble_report.page import page
 from trainer.analysis.ensemble_report.report import Asked, report, study_rule
 from trainer.metrics.exact import metrics_of_logits
 from trainer.predictions.manifest import PredictionManifest
@@ -82,7 +84,7 @@ def test_worth_curve_and_diversity_tell_the_same(found: dict[str, Any]) -> None:
     assert fit["size"] == 6 and fit["limit"]["low"] < fit["limit"]["value"] < fit["limit"]["high"]
     at = fit["limit"]["value"] + fit["scale"] / 6 ** fit["exponent"]
     assert fit["at"]["value"] == pytest.approx(at, abs=1e-12)
-    assert 0 < fit["gain"]["low"] < fit["gain"]["value"] < fit["gain"]["high"]
+    assert fit["gain"]["low"] < fit["gain"]["value"] < fit["gain"]["high"]
     assert fit["gain"]["value"] == pytest.approx(worth["all"]["log_loss_nats"] - at, abs=1e-12)
 
 
@@ -145,10 +147,84 @@ def test_the_rule_of_subsets(predictions: Predictions) -> None:
     assert rule == MergeRule.fixed("mean_logit", members=predictions.members) and "stacking was fitted" in note
 
 
-def test_equal_members_are_not_told_apart_by_rounding(tmp_path: Path) -> None:
+def test_equal_members_are_not_told_apart(tmp_path: Path) -> None:
     labels = (np.arange(400) % 9 == 0).astype(np.int8)
     logits = np.random.default_rng(0).normal(-1.0, 0.3, 400)
     found = report(Predictions(made_predictions(tmp_path, labels, dict.fromkeys("abcd", logits))), asked=Asked())
-    assert found["best"]["merged_minus_best"]["log_loss_nats"]["value"] != 0  # float32 beside float64
     assert found["conclusion"]["verdict"] == "unclear"
     assert "ahead of no member" in found["conclusion"]["sentences"][2]
+
+
+def test_the_extrapolation_is_as_unsure_as_rows_and_members_make_it(tmp_path: Path) -> None:
+    found = report(made(tmp_path, num_members=5), asked=Asked())
+    fit = found["curve"]["log_loss_nats"]["fit"]
+    for name in ("limit", "at", "gain"):
+        whole, rows, half = fit[name], fit["of_rows"][name], fit["members_half_width"][name]
+        assert half > 0 and whole["value"] == rows["value"]
+        for end in ("low", "high"):
+            apart = np.hypot(rows[end] - rows["value"], half)
+            assert abs(whole[end] - whole["value"]) == pytest.approx(apart, rel=1e-9)
+    low, high = (f"{fit['gain'][end]:.5f}".replace("-", "−") for end in ("low", "high"))
+    told = found["conclusion"]["sentences"][3]
+    assert f"(95\u00a0% range over other rows and other members of these kinds: {low} to {high})" in told
+    shown = page(found)
+    assert "almost by arithmetic, so a small residual is no proof" in shown and "the jackknife over members" in shown
+
+
+def test_members_that_are_the_same_are_told_and_nothing_is_extrapolated(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.normal(-1.0, 1.0, NUM_ROWS)
+    labels = (draw.random(NUM_ROWS) < 1 / (1 + np.exp(-truth))).astype(np.int8)
+    one, other = truth + draw.normal(0, 0.5, (2, NUM_ROWS))
+    logits = {"a_deep": one, "a_wide": other, "b_deep": one, "b_wide": other}
+    found = report(Predictions(made_predictions(tmp_path, labels, logits)), asked=Asked())
+    assert found["studied"]["same_members"] == [["a_deep", "b_deep"], ["a_wide", "b_wide"]]
+    assert all(curve["fit"] is None for curve in found["curve"].values())
+    told = "a_deep and b_deep; a_wide and b_wide are the same predictions"
+    assert any(one.startswith(told) for one in found["conclusion"]["sentences"])
+    shown = page(found)
+    assert f"No curve is fitted: {told}" in shown and "b_deep (same as a_deep)" in shown
+    assert "extrapolated, dashed" not in shown and 'data-chart="extrapolated"' not in shown
+
+
+def test_merged_of_one_member_is_that_member_where_probabilities_saturate(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    logits = np.where(draw.random(200) < 0.5, 200.0, -200.0) + draw.normal(size=200)
+    labels = np.where(draw.random(200) < 0.2, logits < 0, logits > 0).astype(np.int8)
+    found = report(Predictions(made_predictions(tmp_path, labels, {"a": logits}, figures=False)), asked=Asked())
+    member, merged = (column["studied"] for column in found["columns"])
+    assert member == merged and merged["log_loss_nats"]["value"] > 20
+    assert set(found["columns"][0]["minus_merged"]["auc"].values()) == {0.0}
+
+
+def test_a_manifest_with_other_figures_is_refused(predictions: Predictions) -> None:
+    for figure, called in (("log_loss_nats", "log loss"), ("auc", "AUC")):
+        metrics = json.loads(json.dumps(predictions.manifest.metrics))
+        metrics["m1"][figure] += 1e-4
+        changed = Predictions(predictions.folder, manifest=dataclasses.replace(predictions.manifest, metrics=metrics))
+        with pytest.raises(DataError, match=f"by its manifest m1 has {called} .* tools/verify_predictions.py"):
+            report(changed, asked=Asked())
+    metrics["m1"] |= {"auc_lower": metrics["m1"]["auc"] - 2e-4, "auc_upper": metrics["m1"]["auc"]}  # a bracket's middle
+    bracketed = dataclasses.replace(predictions.manifest, metrics=metrics)
+    report(Predictions(predictions.folder, manifest=bracketed), asked=Asked())
+
+
+def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
+    predictions = made(tmp_path)
+    path = tmp_path / predictions.files[1].path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path.name}: its bytes are not those"):
+        report(predictions, asked=Asked())
+
+
+def test_rows_that_a_checkpoint_was_trained_on_are_told(predictions: Predictions, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[data]\nroot = "data/made"\ntrain = ["day_9", "day_1"]\n')
+    (checkpoint,) = predictions.manifest.checkpoints
+    here = dataclasses.replace(checkpoint, label="a", folder=str(tmp_path))
+    manifest = dataclasses.replace(predictions.manifest, checkpoints=(here,))
+    found = report(Predictions(predictions.folder, manifest=manifest), asked=Asked())
+    assert found["scored"]["trained_on"] == [{"checkpoint": "a", "parts": ["day_1"]}]
+    told = "Note: a was trained on day_1: these rows were trained on; figures on them flatter."
+    assert found["conclusion"]["sentences"][-1] == told and told in page(found)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from tests.unit.trainer.analysis.worth.made_rows import made_rows
 from trainer.analysis.ensemble_report.columns import read_column
-from trainer.analysis.ensemble_report.slices import MISSING, REST, by_value, slices
+from trainer.analysis.ensemble_report.slices import MISSING, REST, Slice, by_value, slices
 from trainer.analysis.worth.block_bootstrap import draw_blocks
+from trainer.analysis.worth.study_rows import StudyRows
 from trainer.metrics.exact import metrics_of_logits
 
 
@@ -54,3 +57,34 @@ def test_a_slice_of_one_class_has_no_auc() -> None:
         best=read_column(rows, "m1"),
     )
     assert np.isnan(one.merged.auc) and np.isnan(other.merged.auc) and one.merged.log_loss_nats > 0
+
+
+def sliced(rows: StudyRows, values: np.ndarray) -> Sequence[Slice]:
+    columns = {"merged": read_column(rows, "m0"), "best": read_column(rows, "m1")}
+    return slices(rows, by_value(values), draw_blocks(len(rows.block_starts), seed=1), **columns)
+
+
+@pytest.mark.parametrize(
+    ("size", "positives", "apart", "is_too_few", "has_auc"),
+    [
+        (1, 0, 1, True, False),
+        (29, 9, 20, True, False),
+        (200, 4, 1, True, False),
+        (60, 30, 1, True, True),  # side by side, in 9 blocks
+        (30, 5, 20, False, True),
+    ],
+)
+def test_a_slice_of_few_rows_has_no_interval(
+    size: int, positives: int, apart: int, is_too_few: bool, has_auc: bool
+) -> None:
+    rows = made_rows(num_rows=900)
+    here = np.arange(size) * apart
+    rows.labels[here] = np.arange(size) < positives
+    values = np.full(900, "other")
+    values[here] = "few"
+    found = {one.value: one for one in sliced(rows, values)}
+    few = found["few"]
+    assert few.num_rows == size and few.is_too_few == is_too_few and not found["other"].is_too_few
+    assert np.isnan([few.difference.low, few.difference.high]).all() == is_too_few
+    assert np.isfinite(few.difference.value) and few.merged.log_loss_nats > 0
+    assert np.isfinite([few.merged.auc, few.best.auc]).all() == has_auc

@@ -22,8 +22,10 @@ from trainer.metrics.exact import LogitFigures, metrics_of_logits
 
 def figures(rows: StudyRows, replicates: Replicates, member: int = 0) -> dict[str, Drawn]:
     of_rows = LogitFigures.of(rows.labels, rows.logits[:, member])
-    found = figures_of_column(rows, replicates, losses=of_rows.log_loss_nats, probabilities=of_rows.probability)
-    return dict(found)
+    losses, chances = of_rows.log_loss_nats, of_rows.probability
+    return dict(
+        figures_of_column(rows, replicates, losses=losses, probabilities=chances, scores=rows.logits[:, member])
+    )
 
 
 def test_values_are_the_exact_figures() -> None:

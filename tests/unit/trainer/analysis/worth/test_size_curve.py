@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import curve_fit
 
-from trainer.analysis.worth.size_curve import fit_curve, fit_curves, mean_shares, size_points
+from trainer.analysis.worth.size_curve import fit_curve, fit_curves, jackknife_half_width, mean_shares, size_points
 from trainer.analysis.worth.subsets import plan_subsets
 
 
@@ -64,8 +65,17 @@ def test_each_row_is_fitted_alone_and_three_sizes_fix_the_exponent() -> None:
         fit = fit_curve(row)
         assert found == [fit.limit, fit.scale, fit.exponent, fit.residual]
     assert fit_curve(np.array([3.0, 2.0, 1.6])).exponent == 1.0
-    with pytest.raises(ValueError, match="2 sizes"):
-        fit_curve(np.array([1.0, 0.5]))
+    two = fit_curve(np.array([3.0, 2.0]))
+    assert [two.exponent, two.limit, two.scale] == pytest.approx([1.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="1 sizes"):
+        fit_curve(np.array([1.0]))
+
+
+def test_the_jackknife_gives_the_interval_of_a_mean() -> None:
+    values = np.random.default_rng(0).normal(size=9)
+    without = [float(np.delete(values, place).mean()) for place in range(9)]
+    low, high = stats.t.interval(0.95, 8, loc=values.mean(), scale=values.std(ddof=1) / 3)
+    assert jackknife_half_width(without) == pytest.approx((high - low) / 2, rel=1e-9)
 
 
 def test_a_straight_line_is_at_the_edge() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import ConfigError, DataError
@@ -34,7 +32,7 @@ def test_a_small_folder_is_read_whole_and_in_order(tmp_path: Path) -> None:
     assert not rows.is_sample and rows.num_rows == NUM_ROWS
     assert np.array_equal(rows.labels, predictions.labels())
     assert np.array_equal(rows.logits, predictions.logits()) and rows.logits.flags.f_contiguous
-    assert np.array_equal(rows.merged, predictions.merged())
+    assert np.array_equal(rows.merged_logits, predictions.merged_logits())
     assert np.array_equal(rows.columns["C1"], np.arange(NUM_ROWS) % 7)
     assert np.array_equal(rows.part, np.repeat([0, 1], [3_100, 1_900]))
     assert rows.block_rows == 25 and len(rows.block_starts) == 200
@@ -79,10 +77,31 @@ def test_refused(labels: bool | None, more: dict, error: type, told: str, tmp_pa
 
 
 def test_a_logit_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    predictions = folder(tmp_path)
-    path = tmp_path / predictions.files[2].path
-    table = pq.read_table(path)
-    broken = pa.array(np.where(np.arange(len(table)) == 5, np.nan, 0.0).astype(np.float32))
-    pq.write_table(table.set_column(table.column_names.index("logit_b"), "logit_b", broken), path)
+    broken = np.where(np.arange(300) == 205, np.nan, 0.0)
+    logits = {"a": np.zeros(300), "b": broken}
+    made = made_predictions(tmp_path, np.arange(300) % 2, logits, figures=False)
     with pytest.raises(DataError, match="b holds values that are not finite"):
-        read_study_rows(predictions, max_rows=NUM_ROWS)
+        read_study_rows(Predictions(made), max_rows=300)
+
+
+def test_members_that_are_the_same_bit_for_bit_are_found(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(size=(2, 300))
+    near = one.copy()
+    near[7] += 1e-3
+    logits = {"a": one, "b": other, "c": one, "d": near, "e": other, "f": one}
+    made = made_predictions(tmp_path, draw.integers(0, 2, 300), logits)
+    rows = read_study_rows(Predictions(made), max_rows=300)
+    assert rows.same_members() == [["a", "c", "f"], ["b", "e"]]
+
+
+def test_only_integers_and_texts_can_be_sliced(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    price = draw.normal(size=300)
+    count = np.where(price > 0, np.nan, 7.0)  # whole numbers, some missing
+    kept = {"price": price, "count": count}
+    made = made_predictions(tmp_path, draw.integers(0, 2, 300), {"a": draw.normal(size=300)}, kept=kept)
+    with pytest.raises(DataError, match="column 'price'.*only integers or texts can be sliced or grouped"):
+        read_study_rows(Predictions(made), max_rows=300, columns=["price"])
+    found = read_study_rows(Predictions(made), max_rows=300, columns=["count"]).columns["count"]
+    assert set(found) == {"7", None} and np.array_equal(found == "7", price <= 0)

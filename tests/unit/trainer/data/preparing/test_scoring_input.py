@@ -17,9 +17,8 @@ from configs.errors import ChorusError, ConfigError, DataError
 from tests.support.click_log import synthetic_lines, write_log
 from tests.support.preparing import arrays_of, contents, quarantine, rows_and_ids
 from tools import prepare_criteo, prepare_table
-from trainer import storage
+from trainer import long_work, storage
 from trainer.data.manifest import DataManifest
-from trainer.data.preparing import scoring_input
 from trainer.data.preparing.preparation_settings import PreparationSettings
 from trainer.data.preparing.scoring_input import prepare_scoring_input
 
@@ -61,9 +60,17 @@ class OneRank:
         yield
 
 
-def score(inputs: list[str], output: Path, *, dictionary: Path | str = "", root: Path | str = "", runtime: Any = None):
+def score(
+    inputs: list[str],
+    output: Path,
+    *,
+    dictionary: Path | str = "",
+    root: Path | str = "",
+    keep: tuple[str, ...] = (),
+    runtime: Any = None,
+):
     """What the scoring job asks for; gives the prepared folder."""
-    score = SimpleNamespace(input=tuple(inputs), dictionary=str(dictionary))
+    score = SimpleNamespace(input=tuple(inputs), dictionary=str(dictionary), keep=keep)
     config: Any = SimpleNamespace(score=score, data=SimpleNamespace(root=str(root)))
     return Path(prepare_scoring_input(config, folder=str(output), runtime=runtime or OneRank()))
 
@@ -101,7 +108,7 @@ def test_data_root_gives_the_ids_where_no_dictionary_is_named(saved, tmp_path):
 
 @pytest.mark.parametrize("after_beats", [1, 3, 40])
 def test_stopped_and_started_again(saved, tmp_path, monkeypatch, after_beats):
-    monkeypatch.setattr(scoring_input, "_PING_SECONDS", 0.0)
+    monkeypatch.setattr(long_work, "_PING_SECONDS", 0.0)
     days = [write_log(tmp_path / f"day_{n}.tsv", synthetic_lines(60, seed=n)) for n in range(3)]
     whole = score(days, tmp_path / "whole", dictionary=saved)
     beats = []
@@ -166,7 +173,7 @@ def test_refused_dictionaries(saved, tmp_path):
     with pytest.raises(ConfigError, match="--output: score.input is prepared in s3://bucket/out first"):
         prepare_scoring_input(
             SimpleNamespace(  # type: ignore[arg-type]
-                score=SimpleNamespace(input=(day,), dictionary=str(saved)), data=SimpleNamespace(root="")
+                score=SimpleNamespace(input=(day,), dictionary=str(saved), keep=()), data=SimpleNamespace(root="")
             ),
             folder="s3://bucket/out",
             runtime=OneRank(),  # type: ignore[arg-type]
@@ -178,10 +185,12 @@ def test_refused_inputs(saved, tmp_path):
     bare = write_log(tmp_path / "day_10.tsv", synthetic_lines(5, labelled=False))
     other = write_log(tmp_path / "shop.csv", ["user,click", "a,1"])
     again = write_log(tmp_path / "more" / "day_9.tsv", synthetic_lines(5))
+    strange = write_log(tmp_path / "day-6.tsv", synthetic_lines(5))
     broken = tmp_path / "day_3.tsv.gz"
     broken.write_bytes(b"no gzip")
-    cut = tmp_path / "day_4.tsv.gz"
-    cut.write_bytes(gzip.compress(("\n".join(synthetic_lines(3_000)) + "\n").encode())[:-50_000])
+    empty, empty_gz = tmp_path / "day_5.tsv", tmp_path / "day_5.tsv.gz"
+    empty.write_bytes(b"")
+    empty_gz.write_bytes(gzip.compress(b""))
     for inputs, sentence in (
         ([str(tmp_path / "day_7.tsv")], r"score.input: .*day_7.tsv: no such file; correct the path"),
         ([str(tmp_path / "week_*")], r"score.input: no file matches '.*week_\*'"),
@@ -189,10 +198,52 @@ def test_refused_inputs(saved, tmp_path):
         ([other], r"score.input: .*shop.csv does not begin with lines of 40 fields"),
         ([labelled, again], r"score.input: inputs: several files would make a part 'day_9'"),
         ([str(broken)], r"score.input: .*day_3.tsv.gz does not begin"),
-        ([str(cut)], r"score.input: .*day_4.tsv.gz: the gzip file is damaged or cut off here, after [\d,]+ rows"),
+        ([labelled, str(empty)], r"score.input: .*day_5.tsv is empty; fetch it again, or leave it out$"),
+        ([str(empty_gz)], r"score.input: .*day_5.tsv.gz is empty; fetch it again, or leave it out$"),
+        ([strange], r"score.input: .*: 'day-6' cannot name a part \(.* and _ only\); rename the file$"),
     ):
         with pytest.raises(DataError, match=sentence):
             score(inputs, tmp_path / "out", dictionary=saved)
+    assert score([labelled], tmp_path / "out", dictionary=saved)  # what refused inputs leave is in nobody's way
+
+
+def test_a_damaged_file_is_refused_and_goes_on_once_fetched_again(saved, tmp_path):
+    cut = tmp_path / "day_4.tsv.gz"
+    whole = gzip.compress(("\n".join(synthetic_lines(3_000)) + "\n").encode())
+    cut.write_bytes(whole[:-50_000])
+    day = write_log(tmp_path / "day_3.tsv", synthetic_lines(5))
+    sentence = r"score.input: .*day_4.tsv.gz: the gzip file is damaged or cut off here, after [\d,]+ rows"
+    with pytest.raises(DataError, match=sentence):
+        score([day, str(cut)], tmp_path / "out", dictionary=saved)
+    cut.write_bytes(whole)
+    root = score([day, str(cut)], tmp_path / "out", dictionary=saved)
+    assert [part.num_rows for part in DataManifest.read(str(root)).parts] == [5, 3_000]
+
+
+def stopped(inputs: list[str], output: Path, *, dictionary: Path) -> None:
+    """A job that ends while it prepares."""
+    beats: list[str] = []
+
+    def stop(doing: str) -> None:
+        beats.append(doing)
+        if len(beats) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(inputs, output, dictionary=dictionary, runtime=OneRank(stop))
+
+
+def test_other_input_after_a_stop_asks_for_another_output(saved, tmp_path):
+    days = [write_log(tmp_path / f"day_{day}.tsv", synthetic_lines(60, seed=day)) for day in (7, 8)]
+    stopped([days[0]], tmp_path / "out", dictionary=saved)
+    remedy = r"; give the same as before to go on, or name another --output$"
+    with pytest.raises(DataError, match=f"^score.input: .* not ..day_8..{remedy}"):
+        score([days[1]], tmp_path / "out", dictionary=saved)
+    score([days[0]], tmp_path / "out", dictionary=saved)
+    write_log(Path(days[0]), synthetic_lines(61, seed=9))
+    with pytest.raises(DataError, match=f"^score.input: .*: holds data prepared from other input files{remedy}"):
+        score([days[0]], tmp_path / "out", dictionary=saved)
+    score([days[0]], tmp_path / "other", dictionary=saved)
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(saved, tmp_path, monkeypatch):
@@ -203,20 +254,39 @@ def test_a_disk_without_room_is_told_before_anything_is_written(saved, tmp_path,
     assert not (tmp_path / "out" / "unfinished" / "prepared").exists()
 
 
-def test_tables_come_with_what_passes_through(tmp_path):
-    """As their schema says, but a part a file; new rows need no label, no weight and no column of parts."""
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    """Prepared rows of a table with a column that passes through."""
     (tmp_path / "shop.toml").write_text(SCHEMA)
     (tmp_path / "old.csv").write_text(
         "request,click,weight,fold,user\nr1,1,1,a,u\nr2,0,1,b,u\nr3,1,1,a,v\nr4,0,1,b,v\n"
     )
     words = ["--schema", str(tmp_path / "shop.toml"), "--input", str(tmp_path / "old.csv"), "--vocabulary-from", "a"]
     assert prepare_table.main([*words, "--output", str(tmp_path / "shop"), "--min-count", "1"]) == 0
+    return tmp_path / "shop"
+
+
+def test_tables_come_with_what_passes_through(shop, tmp_path):
+    """As their schema says, but a part a file; new rows need no label, no weight and no column of parts."""
     (tmp_path / "new.csv").write_text("user,request\nv,ä\nu,\nw,z\n")
-    root = score([str(tmp_path / "new.csv")], tmp_path / "out", dictionary=tmp_path / "shop")
+    root = score([str(tmp_path / "new.csv")], tmp_path / "out", dictionary=shop, keep=("request",))
     found = arrays_of(root, "new")
     assert found["request_kept"][:, 0].tolist() == ["ä".encode(), b"", b"z"]
     assert found["sparse"][:, 0].tolist() == [3, 2, 1]
     assert sorted(found) == ["request_kept", "sparse"]
+
+
+def test_a_table_may_lack_what_score_keep_does_not_name(shop, tmp_path):
+    with_it, without = tmp_path / "with.csv", tmp_path / "without.csv"
+    with_it.write_text("user,request\nv,a\n")
+    without.write_text("user\nu\nw\n")
+    files = [str(with_it), str(without)]
+    for name, column in (("request", "request"), ("weight", "weight")):
+        with pytest.raises(DataError, match=rf"^score.keep: '{name}': .*without.csv has no column '{column}'; take"):
+            score(files, tmp_path / "out", dictionary=shop, keep=("user", name))
+    root = score(files, tmp_path / "out", dictionary=shop, keep=("user",))
+    assert [sorted(arrays_of(root, part)) for part in ("with", "without")] == [["sparse"], ["sparse"]]
+    assert arrays_of(root, "without")["sparse"][:, 0].tolist() == [2, 1]
 
 
 def test_ids_are_those_of_the_dictionary(saved, tmp_path):
