@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.support.processes import wait_until
 from tests.unit.trainer.ranks import OneOfMany
 from trainer.reporting import Reporter, Stopwatch
 
@@ -46,6 +48,8 @@ def test_figures_go_to_json_lines_and_tensorboard(tmp_path: Path) -> None:
 
 def test_a_resumed_run_drops_what_it_will_write_again(tmp_path: Path) -> None:
     write(tmp_path, 10, 20, 30, 40)
+    second = int(time.time())
+    wait_until(lambda: int(time.time()) > second)  # TensorBoard reads files by name, which begins with the second
     write(tmp_path, 25, 30, resumed_step=20)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25, 30]
     board = EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True).Reload()
