@@ -20,7 +20,7 @@ from torch import Tensor
 
 from configs.errors import ConfigError
 from configs.schema import Run
-from trainer import launcher, library_warnings
+from trainer import launcher, quiet_libraries
 from trainer.failures import (
     Explanation,
     exit_code_of,
@@ -101,7 +101,7 @@ class Runtime:
         return group
 
     def __enter__(self) -> Runtime:
-        library_warnings.silence()
+        quiet_libraries.silence()
         launcher.end_with_torchrun()
         torch.set_num_threads(self._run.threads_per_rank)
         keep_freed_memory()

@@ -20,7 +20,7 @@ from sharding.constraints import TableWish, table_constraints
 from sharding.hardware import Hardware
 from sharding.planner import plan_tables
 from tests.unit.modules.small import deepfm, group_specs, mlp, spec
-from trainer import library_warnings
+from trainer import quiet_libraries
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ def world_of_one() -> Iterator[dist.ProcessGroup]:
     """Opens a gloo group of this process alone and closes it."""
     assert not dist.is_initialized(), "a test before this one left its process group open"
     with warnings.catch_warnings():
-        library_warnings.silence()
+        quiet_libraries.silence()
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
             group = dist.group.WORLD

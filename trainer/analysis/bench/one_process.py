@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from configs.errors import ChorusError
-from trainer.library_warnings import silence
+from trainer.quiet_libraries import silence
 
 # Libraries read these when they are imported, which the new process does when it has got them.
 _THREADS = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
