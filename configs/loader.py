@@ -9,17 +9,21 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from configs.errors import ConfigError
+from configs.hardware_schema import HardwareFile
+from configs.outline_schema import DataOutline
 from configs.overrides import apply_overrides
 from configs.problems import Problem, config_error, rule_problems, schema_problems, shown, unreadable_values
 from configs.schema import Member, RunConfig, TableGroup
 from configs.section import ArchConfig, Section
 from configs.table_schema import TableSchema
+
+_AnySection = TypeVar("_AnySection", bound=Section)
 
 # An array as tomli_w writes it, an item a line; our arrays hold numbers and strings, never arrays.
 _TALL_ARRAY = re.compile(r"= \[\n((?:    [^\n]*,\n)+)\]")
@@ -97,14 +101,7 @@ def read_table_schema(path: str) -> TableSchema:
         ConfigError: There is no such file, it is not TOML, or it has problems; then all of them are in the message, one
             a line.
     """
-    source = os.path.basename(path)
-    tree = _parse(config_text(path, folder="tables"), source)
-    unreadable = unreadable_values(tree)
-    checked = _validate(TableSchema, _with_none_at(tree, {problem.path for problem in unreadable}))
-    if problems := _unreadable_first(unreadable, checked.problems):
-        raise config_error(source, problems, tree=tree)
-    schema: TableSchema = checked.section
-    return schema
+    return _read_file(TableSchema, path, folder="tables")
 
 
 def table_schema_of(table: Mapping[str, Any], *, source: str) -> TableSchema:
@@ -122,6 +119,41 @@ def table_schema_of(table: Mapping[str, Any], *, source: str) -> TableSchema:
         raise config_error(source, checked.problems, tree={})
     schema: TableSchema = checked.section
     return schema
+
+
+def read_hardware(path: str) -> HardwareFile:
+    """Reads a machine to plan for, as the files of configs/hardware/ describe it.
+
+    Raises:
+        ConfigError: There is no such file, it is not TOML, or it has problems; then all of them are in the message, one
+            a line.
+    """
+    return _read_file(HardwareFile, path, folder="hardware")
+
+
+def read_outline(path: str) -> DataOutline:
+    """Reads what a click log holds, in numbers, as the files of configs/outlines/ have it.
+
+    Raises:
+        ConfigError: As of `read_hardware`.
+    """
+    return _read_file(DataOutline, path, folder="outlines")
+
+
+def _read_file(section: type[_AnySection], path: str, *, folder: str) -> _AnySection:
+    source = os.path.basename(path)
+    tree = _parse(config_text(path, folder=folder), source)
+    unreadable = unreadable_values(tree)
+    checked = _validate(section, _with_none_at(tree, {problem.path for problem in unreadable}))
+    if problems := _unreadable_first(unreadable, checked.problems):
+        raise config_error(source, problems, tree=tree)
+    assert isinstance(checked.section, section)
+    return checked.section
+
+
+def dump_hardware(hardware: HardwareFile) -> str:
+    """The machine as TOML; `read_hardware` gives an equal object."""
+    return _TALL_ARRAY.sub(_on_one_line, tomli_w.dumps(_plain(hardware)))
 
 
 def read_arch(

@@ -1,0 +1,1 @@
+"""What a step costs: bytes, products and rates to seconds."""

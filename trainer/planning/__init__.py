@@ -1,0 +1,1 @@
+"""What machines an ensemble needs: predictions from a config, without the machines."""
