@@ -24,8 +24,18 @@ class OutlinedFeature(Section):
     """s in frequency ~ rank^-s of its ids; 0: all are as frequent. Skewed ids are in the cache more often, and fewer
     rows are updated."""
 
+    first_half: float = 0.5
+    """Share of the ids that are in the first half of the table's rows. Dictionaries that number frequent values first
+    have more, and the first ranks of a table that is split by rows then look up more."""
+
     def __post_init__(self) -> None:
-        self.refuse(positive("rows", self.rows), positive("mean_ids", self.mean_ids), not_negative("zipf", self.zipf))
+        half = self.first_half
+        self.refuse(
+            positive("rows", self.rows),
+            positive("mean_ids", self.mean_ids),
+            not_negative("zipf", self.zipf),
+            None if 0 < half < 1 else f"first_half: {half!r} is not between 0 and 1",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ KERNELS: Mapping[str, EmbeddingComputeKernel] = {
     "uvm": EmbeddingComputeKernel.FUSED_UVM,
     "uvm_caching": EmbeddingComputeKernel.FUSED_UVM_CACHING,
 }
-_HOST_MEMORY_KERNELS = ("uvm", "uvm_caching")
+_HOST_KERNEL_NAMES = ("uvm", "uvm_caching")
+HOST_MEMORY_KERNELS = tuple(KERNELS[name].value for name in _HOST_KERNEL_NAMES)
 
 _COLUMNS_AT_ONCE = 4  # the kernels read vectors of four floats
 _MOST_PIECES = 4
@@ -49,6 +50,7 @@ class TableWish:
     optimizer: str
     placement: str = "auto"
     kernel: str = "auto"
+    mean_ids: float = 1.0  # looked up in it by a row
 
 
 def piece_columns(dim: int) -> int:
@@ -65,9 +67,14 @@ def piece_columns(dim: int) -> int:
 
 
 def table_constraints(
-    wishes: Mapping[str, TableWish], *, device: Literal["cpu", "cuda"]
+    wishes: Mapping[str, TableWish], *, device: Literal["cpu", "cuda"], host_memory: bool = True
 ) -> dict[str, ParameterConstraints]:
     """Table name -> what the planner may choose for it.
+
+    Args:
+        wishes: Table name -> what the config says of it.
+        device: What the ranks compute on.
+        host_memory: Whether kernel auto on a GPU may mean host memory where GPU memory does not suffice.
 
     Raises:
         ConfigError: a wish that this device or this table cannot meet.
@@ -79,7 +86,8 @@ def table_constraints(
     return {
         table: ParameterConstraints(
             sharding_types=[SHARDING_TYPES[placement].value for placement in _placements(wish, device=device)],
-            compute_kernels=_kernels(wish, device=device),
+            compute_kernels=_kernels(wish, host_memory=host_memory and device == "cuda"),
+            pooling_factors=[wish.mean_ids],
             min_partition=piece_columns(wish.dim) if wish.placement in COLUMN_PLACEMENTS else None,
         )
         for table, wish in wishes.items()
@@ -91,26 +99,26 @@ def _placements(wish: TableWish, *, device: str) -> tuple[str, ...]:
         return (wish.placement,)
     if wish.optimizer == "adam" and device == "cpu":
         return ("data_parallel",)
-    host_memory = wish.kernel in _HOST_MEMORY_KERNELS
+    host_memory = wish.kernel in _HOST_KERNEL_NAMES
     return tuple(placement for placement in AUTO_PLACEMENTS if not (host_memory and placement == "data_parallel"))
 
 
-def _kernels(wish: TableWish, *, device: str) -> list[str]:
+def _kernels(wish: TableWish, *, host_memory: bool) -> list[str]:
     # A data-parallel table is a dense parameter, whatever the kernel of the others.
     kernels = [EmbeddingComputeKernel.DENSE]
     if wish.kernel != "auto":
         kernels.append(KERNELS[wish.kernel])
     else:
-        kernels.extend(KERNELS.values() if device == "cuda" else [EmbeddingComputeKernel.FUSED])
+        kernels.extend(KERNELS.values() if host_memory else [EmbeddingComputeKernel.FUSED])
     return [kernel.value for kernel in kernels]
 
 
 def _problem(table: str, wish: TableWish, *, device: str) -> str | None:
     placement = f"{wish.key}: placement {wish.placement!r} of table {table}"
     kernel = f"{wish.key}: kernel {wish.kernel!r} of table {table}"
-    if device == "cpu" and wish.kernel in _HOST_MEMORY_KERNELS:
+    if device == "cpu" and wish.kernel in _HOST_KERNEL_NAMES:
         return f"{kernel} is for GPU hosts, and a CPU job has host memory only; take 'auto', or run on GPUs"
-    if wish.placement == "data_parallel" and wish.kernel in _HOST_MEMORY_KERNELS:
+    if wish.placement == "data_parallel" and wish.kernel in _HOST_KERNEL_NAMES:
         return (
             f"{kernel} does not go with placement 'data_parallel', whose copies lie in GPU memory;"
             " take kernel 'auto', or another placement"

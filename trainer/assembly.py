@@ -17,7 +17,6 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from configs.errors import ConfigError
 from configs.loader import dump_run
 from configs.schema import RunConfig
-from configs.training_schema import Dense
 from modules.layers.batch_norm import BatchNorm
 from modules.tables import FIRST_ORDER_SUFFIX
 from sharding.apply import shard_model
@@ -31,19 +30,21 @@ from trainer.checkpoints.manifest import PLAN_NAME, RUN_NAME
 from trainer.checkpoints.pieces import Pieces, State, pieces_of
 from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.data.reading.loading import slice_size
+from trainer.data.reading.mean_ids import mean_ids
 from trainer.data.reading.opening import TrainingSources, open_sources
 from trainer.data.reading.source import RowSource
 from trainer.early_stop import EarlyStop
 from trainer.evaluation import Evaluator
 from trainer.loop import Training
 from trainer.loss_window import LossWindow
-from trainer.optimizers import MemberRule, TaskOptimizer, member_of, update_tables_in_backward
+from trainer.optimizers import TaskOptimizer, member_of, member_rules, update_tables_in_backward
 from trainer.progress import Progress
 from trainer.restoring import LiveState, restore
 from trainer.runtime import Runtime
 from trainer.schedules import LrSchedule
 from trainer.table_state import column_pieces
-from trainer.task_plan import plan_task
+from trainer.task_plan import TaskWork, plan_task, training_work
+from trainer.usage import UsageLog
 from trainer.watch import QualityWatch
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -59,38 +60,20 @@ class ShardedTask:
     report: PlanReport
 
 
-def shard_task(
-    built: BuiltTask,
-    *,
-    rows_per_rank: int,
-    runtime: Runtime,
-    dense: Dense | None = None,
-    plan_path: str = "",
-    keeps_best: bool = False,
-) -> ShardedTask:
+def shard_task(built: BuiltTask, *, work: TaskWork, runtime: Runtime, plan_path: str = "") -> ShardedTask:
     """Plans, or takes the plan of a file, and shards. All ranks must call this.
 
     Args:
         built: What to shard.
-        rows_per_rank: Rows of a rank's batch.
+        work: What the job asks of it.
         runtime: The ranks.
-        dense: How dense parameters are trained; None: this is a scoring job.
         plan_path: A plan file; empty: the planner decides.
-        keeps_best: Whether early stop keeps a second copy of the weights.
 
     Raises:
         ConfigError: the plan file is not of this job.
         PlanError: the tables do not fit.
     """
-    planned = plan_task(
-        built.task,
-        built.specs,
-        rows_per_rank=rows_per_rank,
-        dense=dense,
-        path=plan_path,
-        keeps_best=keeps_best,
-        runtime=runtime,
-    )
+    planned = plan_task(built.task, built.specs, work=work, path=plan_path, runtime=runtime)
     model = shard_model(built.task, plan=planned.plan, device=runtime.device, process_group=runtime.group)
     return ShardedTask(built=built, model=model, plan=planned.as_json, report=planned.report)
 
@@ -112,21 +95,16 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     Raises:
         ChorusError: data, checkpoint or plan do not fit the config.
     """
+    usage = UsageLog(folder=folder, runtime=runtime)
     sources = open_sources(config.data, ranks=runtime)
     losses_of = member_losses(config, mean_over_ranks=lambda values: runtime.sum(values) / runtime.world_size)
     built = build_task(config, features=sources.train.features, losses=losses_of)
     _check_validation(config, sources)
     update_tables_in_backward(built.task, built.specs, frozen_groups=built.task.ensemble.frozen_groups)
     rows_per_rank = slice_size(batch_size=config.train.batch_size, world_size=runtime.world_size)
+    work = training_work(config, rows_per_rank=rows_per_rank, mean_ids=mean_ids(sources.train))
     with runtime.patience("planning"):
-        sharded = shard_task(
-            built,
-            rows_per_rank=rows_per_rank,
-            runtime=runtime,
-            dense=config.dense,
-            plan_path=config.run.plan,
-            keeps_best=config.train.early_stop.evaluations > 0,
-        )
+        sharded = shard_task(built, work=work, runtime=runtime, plan_path=config.run.plan)
     model = sharded.model
     initialise_tables(
         model.state_dict(), inits={spec.name: TableInit(seed=spec.seed, bound=spec.init_bound) for spec in built.specs}
@@ -165,6 +143,12 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         early_stop.restore(resumed.learning["early_stop"])
     else:
         early_stop.begin()
+    usage.assembled(
+        training_tensors(model, optimizer),
+        plan=sharded.plan,
+        source=sources.train,
+        batch_size=config.train.batch_size,
+    )
     texts = {RUN_NAME: dump_run(config), PLAN_NAME: json.dumps(sharded.plan, indent=2) + "\n"}
 
     def snapshot(quality: float | None) -> Snapshot:
@@ -198,6 +182,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
         member_names=names,
         checkpoints=run_checkpoints,
         losses=losses,
+        usage=usage,
         snapshot=snapshot,
     )
     return AssembledTraining(
@@ -214,16 +199,7 @@ def _task_optimizer(config: RunConfig, sharded: ShardedTask, *, runtime: Runtime
         sharded.model,
         specs=sharded.built.specs,
         dense=config.dense,
-        members={
-            name: MemberRule(
-                optimizer=member.optimizer or config.dense.optimizer,
-                lr=member.lr or config.dense.lr,
-                group=sharded.built.facts.groups[name],
-                clip_norm=member.clip_norm or config.dense.clip_norm,
-                frozen=member.freeze,
-            )
-            for name, member in config.expanded_members()
-        },
+        members=member_rules(config, groups=sharded.built.facts.groups),
         frozen_groups=sharded.built.task.ensemble.frozen_groups,
         runtime=runtime,
     )

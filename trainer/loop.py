@@ -34,7 +34,8 @@ from trainer.progress import Progress
 from trainer.reporting import Reporter, Stopwatch
 from trainer.runtime import Runtime
 from trainer.schedules import LrSchedule
-from trainer.step_times import StepTimes
+from trainer.step_times import StepTimes, fractions
+from trainer.usage import UsageLog
 from trainer.watch import QualityWatch
 
 Pipeline: TypeAlias = TrainPipelineBase[Batch, EnsembleOutput] | TrainPipelineSparseDist[Batch, EnsembleOutput]
@@ -56,6 +57,7 @@ class Training:
     member_names: Sequence[str]
     checkpoints: RunCheckpoints
     losses: LossWindow
+    usage: UsageLog
     snapshot: Callable[[float | None], Snapshot]  # of now; takes the watched figure, higher is better
 
     def leave_out_stopped(self) -> None:
@@ -88,7 +90,7 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
         source=training.source, batch_size=config.train.batch_size, rank=runtime.rank, world_size=runtime.world_size
     )
     num_steps = _steps_left(training, until=config.train.until, batch_size=config.train.batch_size)
-    times = StepTimes(runtime.device)
+    times = StepTimes(runtime.device, world_size=runtime.world_size)
     times.watch(training.task.ensemble.tables)
     training.optimizer.mark = times.mark
     made = _training_batches(reader, epoch=progress.epoch, row=progress.row, data=config.data, num_steps=num_steps)
@@ -112,11 +114,12 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
         device=runtime.device,
         steps_done=progress.step,
     )
+    training.usage.begin()
     if num_steps:
         training.early_stop.hold_best(False)
         training.leave_out_stopped()
     waiting = prefetched(made, ahead=config.data.prefetch_batches, device=runtime.device)
-    with waiting as ready, profiler, runtime.steps():
+    with waiting as ready, profiler, times.waits(), runtime.steps():
         batches = times.timed(ready)
         while not between.is_over:
             runtime.beat(f"step {progress.step + 1}")
@@ -130,6 +133,7 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
             between.after_step(output.losses_M, pipeline=pipeline)
     with runtime.patience("the end of the last checkpoint"):
         training.checkpoints.wait()
+    training.usage.settle()
     return between.end()
 
 
@@ -150,6 +154,7 @@ class _BetweenSteps:
         self._config = config.train
         self._save_every = config.checkpoint.every
         self._first_step, self._last_step = training.progress.step, last_step
+        self._logged_step = self._first_step
         self._first_row = training.progress.rows_total
         self._steps_per_epoch = -(-training.source.num_rows // config.train.batch_size)
         self._times = times
@@ -219,7 +224,9 @@ class _BetweenSteps:
         scalars["train/rows_per_second"] = lap.rows_per_second
         scalars["train/lr_factor"] = self._training.schedule.factor(step)
         phases = self._times.take()
-        scalars |= {f"time/{phase}_fraction": spent / max(lap.seconds, 1e-9) for phase, spent in phases.items()}
+        scalars |= fractions(phases, of=lap.seconds)
+        self._training.usage.add(steps=step - self._logged_step, rows=lap.rows, seconds=lap.seconds, phases=phases)
+        self._logged_step = step
         self._reporter.write(step, scalars)
         self._runtime.say(_step_line(step, last_step=self._last_step, scalars=scalars, seconds_left=seconds_left))
 

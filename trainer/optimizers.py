@@ -18,6 +18,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
+from configs.schema import RunConfig
 from configs.training_schema import Dense
 from modules.tables import FIRST_ORDER_SUFFIX, TableSpec
 from sharding.dense_gradients import DenseGradients
@@ -98,6 +99,25 @@ class MemberRule:
     group: str  # its table group
     clip_norm: float | None = None  # greatest L2 norm of the gradient; None: no bound
     frozen: bool = False  # never stepped; the state is there all the same
+
+
+def member_rules(config: RunConfig, *, groups: Mapping[str, str]) -> dict[str, MemberRule]:
+    """Member name -> how a run trains its dense parameters.
+
+    Args:
+        config: The run.
+        groups: Member name -> its table group.
+    """
+    return {
+        name: MemberRule(
+            optimizer=member.optimizer or config.dense.optimizer,
+            lr=member.lr or config.dense.lr,
+            group=groups[name],
+            clip_norm=member.clip_norm or config.dense.clip_norm,
+            frozen=member.freeze,
+        )
+        for name, member in config.expanded_members()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

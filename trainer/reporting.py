@@ -102,6 +102,7 @@ class Lap:
     """Time and rows since the lap before."""
 
     seconds: float
+    rows: int
     rows_per_second: float
 
 
@@ -130,7 +131,7 @@ class Stopwatch:
         """Ends a lap at a total of `rows`."""
         seconds, count = self.seconds - self._lap_seconds, rows - self._lap_rows
         self._lap_seconds, self._lap_rows = self.seconds, rows
-        return Lap(seconds=seconds, rows_per_second=count / max(seconds, 1e-9))
+        return Lap(seconds=seconds, rows=count, rows_per_second=count / max(seconds, 1e-9))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -15,12 +15,13 @@ from trainer.built_task import BuiltTask, build_task
 from trainer.checkpoints.loading import Wanted, load
 from trainer.checkpoints.manifest import CheckpointManifest, verify
 from trainer.checkpoints.matching import check_same_model
+from trainer.data.reading.mean_ids import mean_ids
 from trainer.quantised_tables import RowType, quantised_model
 from trainer.runtime import Runtime
 from trainer.scored_run import ScoredRun
 from trainer.scoring import ScoringJob, ScoringWork
 from trainer.scoring_plan import ScoringPlan
-from trainer.task_plan import TaskPlan, plan_task
+from trainer.task_plan import TaskPlan, TaskWork, plan_task
 from trainer.votes import Ranks
 
 
@@ -81,14 +82,8 @@ def _placed(run: ScoredRun, manifest: CheckpointManifest, *, plan: ScoringPlan, 
     check_same_model(manifest, built.facts)
     planned = None
     if plan.config.score.tables == "sharded":
-        planned = plan_task(
-            built.task,
-            built.specs,
-            rows_per_rank=plan.config.score.batch_size,
-            dense=None,
-            path="",
-            runtime=runtime,
-        )
+        work = TaskWork(rows_per_rank=plan.config.score.batch_size, mean_ids=mean_ids(plan.source))
+        planned = plan_task(built.task, built.specs, work=work, runtime=runtime)
     return _Placed(run=run, manifest=manifest, built=built, plan=planned)
 
 
@@ -127,7 +122,7 @@ def _check_memory(reports: Sequence[PlanReport], *, runs: Sequence[ScoredRun], r
     hardware = live_hardware(
         device=runtime.device, world_size=runtime.world_size, local_world_size=runtime.local_world_size
     )
-    there = hardware.hbm_bytes if hardware.device == "cuda" else hardware.ddr_bytes
+    there = hardware.rank_bytes
     held = [sum(of_rank) for of_rank in zip(*(report.held for report in reports), strict=True)]
     if max(held) > there:
         raise PlanError(

@@ -35,6 +35,7 @@ from trainer.failures import guard
 from trainer.main import main as train
 from trainer.runtime import Runtime
 from trainer.score import main as score
+from trainer.task_plan import TaskWork
 
 MEMBERS = ("deep", "cross", "dot", "factor")
 # 131 rows in ranges of 40 and batches of 16: ragged ranges, ragged batches, and at 4 ranks idle ones.
@@ -140,7 +141,7 @@ def test_logits_equal_those_of_the_unsharded_model(trained, scored):
     config = small_run(f"--data.root={trained.data}", '--data.train=["day_0"]')
     built = build_task(config, features=source.features)
     with Runtime(config.run) as runtime:
-        sharded = shard_task(built, rows_per_rank=16, runtime=runtime)
+        sharded = shard_task(built, work=TaskWork(rows_per_rank=16), runtime=runtime)
         wanted = Wanted.weights(sharded.model.state_dict())
         load(read_manifest(str(trained.checkpoint)), wanted, ranks=runtime.ranks, say=runtime.say)
         weights = whole_tensors(wanted.state, runtime=runtime)

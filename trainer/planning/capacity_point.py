@@ -20,7 +20,8 @@ HELD = (
     "dense_optimizer",
     "activations",
     "best_weights",
-    "batches",  # CPU hosts: the shuffle windows and the batches made ahead
+    "batches",  # those made ahead; on CPU hosts the shuffle windows too
+    "checkpoint_copy",  # CPU hosts: the state, while a checkpoint is written beside training
     "process",  # libraries, context
     "reserve",
 )

@@ -23,7 +23,14 @@ TABLES = sorted((ROOT / "configs" / "tables").glob("*.toml"))
 
 
 def test_none_is_forgotten():
-    assert [path.stem for path in SHIPPED] == ["criteo_kaggle_sample", "demo", "frappe_x1", "mlperf_dcnv2", "table"]
+    assert [path.stem for path in SHIPPED] == [
+        "criteo_kaggle_sample",
+        "criteo_tb",
+        "demo",
+        "frappe_x1",
+        "mlperf_dcnv2",
+        "table",
+    ]
     assert [path.stem for path in TABLES] == [
         "adult",
         "avazu",
@@ -77,6 +84,18 @@ def test_mlperfs_run_is_evaluated_twenty_times():
     due = [step for step in range(1, steps + 1) if run.train.evaluate_every.due(step, steps_per_epoch=steps)]
     assert len(due) == 20
     assert all(abs(step - 3_200 * number) <= number for number, step in enumerate(due, 1))
+
+
+def test_the_terabyte_log_is_prepared_as_its_run_reads_it():
+    path = ROOT / "configs" / "criteo_tb.toml"
+    run = _read(config_text(str(path)))
+    words = _command(path, "python tools/prepare_criteo.py")
+    assert words[words.index("--output") + 1] == run.data.root
+    assert (*run.data.train, *run.data.valid) == tuple(f"day_{day}" for day in range(24))
+    assert {member.tables for member in run.members.values()} == {"shared", "own"}
+    planned = _command(path, "python tools/plan_capacity.py")
+    assert planned[planned.index("--config") + 1] == f"configs/{path.name}"
+    assert all((ROOT / planned[planned.index(flag) + 1]).is_file() for flag in ("--data", "--hardware"))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

@@ -13,8 +13,8 @@ from modules.tables import build_tables
 from sharding.constraints import KERNELS, SHARDING_TYPES, TableWish, piece_columns, table_constraints
 from sharding.hardware import Hardware
 from sharding.plan_files import plan_tables_json
-from sharding.planner import plan_tables
 from tests.unit.modules.small import spec
+from tests.unit.sharding.world_of_one import planned
 
 GIB = 2**30
 
@@ -35,7 +35,7 @@ def plan_of(tables: dict[str, TableWish], *, hardware: Hardware) -> dict[str, An
     specs = [spec("a", name, num_rows=wished.num_rows, dim=wished.dim) for name, wished in tables.items()]
     constraints = table_constraints({f"a/{name}": wished for name, wished in tables.items()}, device=hardware.device)
     module = nn.Sequential(build_tables(specs, device="meta"))
-    return plan_tables_json(plan_tables(module, hardware=hardware, constraints=constraints, rows_per_rank=8))
+    return plan_tables_json(planned(module, hardware=hardware, constraints=constraints))
 
 
 def test_every_name_of_the_config_is_known() -> None:
@@ -52,6 +52,22 @@ def test_a_placement_leaves_one_choice_and_auto_leaves_three() -> None:
         "a/C2": ["data_parallel", "table_wise", "row_wise"],
         "b/C1": ["grid_shard"],
     }
+
+
+def test_bags_count_with_their_mean_length() -> None:
+    found = table_constraints({"a/C1": wish(mean_ids=2.5), "a/C2": wish()}, device="cpu")
+    assert [one.pooling_factors for one in found.values()] == [[2.5], [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("host_memory", "kernels"),
+    [(True, ["dense", "fused", "fused_uvm", "fused_uvm_caching"]), (False, ["dense", "fused"])],
+)
+def test_auto_may_mean_host_memory_only_where_that_is_allowed(host_memory: bool, kernels: list[str]) -> None:
+    wishes = {"a/C1": wish(), "a/C2": wish(kernel="uvm")}
+    auto, told = table_constraints(wishes, device="cuda", host_memory=host_memory).values()
+    assert auto.compute_kernels == kernels
+    assert told.compute_kernels == ["dense", "fused_uvm"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -20,7 +20,7 @@ from sharding.constraints import TableWish, table_constraints
 from sharding.given_plan import given_plan
 from sharding.hardware import Hardware
 from sharding.plan_files import made_for, plan_json, read_plan
-from sharding.planner import plan_tables
+from tests.unit.sharding import world_of_one
 from tests.unit.sharding.world_of_one import GIB
 
 SIZES = {"a/C1": (100, 16), "a/C2": (3, 16), "a/C3": (1_000, 32)}
@@ -70,7 +70,9 @@ def written(plan: ShardingPlan, hardware: Hardware) -> dict[str, Any]:
 
 def planned(placement: str, hardware: Hardware, **kernel: str) -> tuple[ShardingPlan, dict[str, ParameterConstraints]]:
     constraints = wishes(placement, device=hardware.device, **kernel)
-    plan = plan_tables(module(), hardware=hardware, constraints=constraints, rows_per_rank=ROWS_PER_RANK)
+    plan = world_of_one.planned(
+        module(), hardware=hardware, constraints=constraints, rows_per_rank=ROWS_PER_RANK, optimizer="adagrad"
+    )
     return plan, constraints
 
 

@@ -20,8 +20,14 @@ from torchrec.distributed.types import (
 from configs.errors import EXIT_REFUSED, ConfigError
 from sharding.hardware import Hardware
 from sharding.plan_files import FORMAT_VERSION, PlanFile, fingerprint, made_for, plan_json, plan_tables_json, read_plan
-from sharding.planner import plan_tables
-from tests.unit.sharding.world_of_one import GIB, constraints_of, cpu_hosts, two_member_specs, two_member_task
+from tests.unit.sharding.world_of_one import (
+    GIB,
+    constraints_of,
+    cpu_hosts,
+    planned,
+    two_member_specs,
+    two_member_task,
+)
 
 FACTS: dict[str, Any] = {
     "device": "cpu",
@@ -200,7 +206,7 @@ def test_the_file_says_where_everything_lies() -> None:
     placements = {table.name: kinds[index % 3] for index, table in enumerate(specs)}
     task = two_member_task(specs)
     constraints = constraints_of(task, placements)
-    plan = plan_tables(task, hardware=cpu_hosts(2), constraints=constraints, rows_per_rank=8)
+    plan = planned(task, hardware=cpu_hosts(2), constraints=constraints)
     found = plan_json(plan, facts=FACTS)
     assert json.loads(json.dumps(found)) == found
     assert (found["format"], found["format_version"], found["made_for"]) == ("chorus-plan", FORMAT_VERSION, FACTS)

@@ -11,7 +11,8 @@ import pytest
 
 from configs.ensemble_schema import Placement
 from sharding.constraints import SHARDING_TYPES
-from sharding.report import PlannedJob, PlannedTable, PlanReport, report_plan
+from sharding.ledger import PlannedJob, PlannedTable
+from sharding.report import PlanReport, report_plan
 
 # Two hosts of two ranks, ten rows each: a pooled row of four columns is 160 bytes of a batch, a bag's three ids and its
 # length are 160 too. The table has 128 bytes of weights and, under row-wise Adagrad, 32 of sums.
@@ -24,7 +25,7 @@ def placed(kind: str, *shards: tuple[int, int, int], kernel: str = "fused", **mo
     return {
         "sharding_type": kind,
         "kernel": kernel,
-        "shards": [{"sizes": [rows, columns], "rank": rank} for rows, columns, rank in shards],
+        "shards": [{"offsets": [0, 0], "sizes": [rows, columns], "rank": rank} for rows, columns, rank in shards],
         **more,
     }
 
@@ -203,7 +204,7 @@ def test_scoring_has_no_way_back(placement: str) -> None:
 @pytest.mark.parametrize("placement", CASES)
 def test_one_rank_sends_nothing(placement: str) -> None:
     plan = placed(CASES[placement][0]["sharding_type"], (8, 4, 0))
-    alone = dataclasses.replace(JOB, world_size=1, ranks_per_host=1, num_dense_parameters=5)
+    alone = dataclasses.replace(JOB, world_size=1, ranks_per_host=1, dense_parameters={"adam": 5})
     found = report(plan, job=alone)
     assert (found.sent, found.received) == ((0,), (0,))
     assert "moved in a step" not in found.table()
@@ -235,8 +236,7 @@ def test_dense_parameters(rule: str, world_size: int, held: list[int], sent: int
         world_size=world_size,
         ranks_per_host=1,
         rows_per_rank=1,
-        num_dense_parameters=100,
-        dense_optimizer=rule,
+        dense_parameters={rule: 100},
     )
     found = report_plan({}, tables={}, job=job)
     kinds = ("dense_weights", "dense_gradients", "dense_optimizer")
@@ -272,6 +272,7 @@ def test_tables_add_up() -> None:
 
 def by_hand(*held: int, sent: Sequence[int] = (0, 0)) -> PlanReport:
     return PlanReport(
+        job=JOB,
         tables_per_sharding_type={"row_wise": 2, "data_parallel": 1},
         bytes_per_rank={"table_weights": held, "host_tables": (7,) * len(held)},
         sent_bytes_per_rank={"ids_all_to_all": tuple(sent)},
@@ -306,6 +307,7 @@ def test_the_report_is_plain_values_and_a_short_table() -> None:
         "bytes_per_rank": {"table_weights": [3 * 2**20, 2**20], "host_tables": [7, 7]},
         "sent_bytes_per_rank": {"ids_all_to_all": [2**30, 500]},
         "received_bytes_per_rank": {"ids_all_to_all": [500, 2**30]},
+        "sent_to_hosts_per_rank": {},
         "imbalance": {
             "held": 1.5,
             "table_weights": 1.5,

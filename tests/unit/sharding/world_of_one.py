@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from modules.ensemble import Ensemble
 from modules.tables import TableSpec, build_tables
@@ -18,6 +20,7 @@ from modules.task import EnsembleTask
 from sharding.apply import shard_model
 from sharding.constraints import TableWish, table_constraints
 from sharding.hardware import Hardware
+from sharding.ledger import PlannedJob, PlannedTable
 from sharding.planner import plan_tables
 from tests.unit.modules.small import deepfm, group_specs, mlp, spec
 from trainer import quiet_libraries
@@ -81,10 +84,39 @@ def constraints_of(task: EnsembleTask, placements: Mapping[str, str]) -> dict[st
     return table_constraints(wishes, device="cpu")
 
 
+def planned(
+    module: nn.Module,
+    *,
+    hardware: Hardware,
+    constraints: Mapping[str, ParameterConstraints],
+    rows_per_rank: int = 8,
+    optimizer: str = "rowwise_adagrad",
+) -> ShardingPlan:
+    """The planner's plan of all tables of a module, in training."""
+    collections = [child for child in module.modules() if isinstance(child, EmbeddingBagCollection)]
+    tables = {
+        config.name: PlannedTable(rows=config.num_embeddings, dim=config.embedding_dim, optimizer=optimizer)
+        for collection in collections
+        for config in collection.embedding_bag_configs()
+    }
+    return plan_tables(
+        module,
+        hardware=hardware,
+        constraints=constraints,
+        tables=tables,
+        job=PlannedJob(
+            device=hardware.device,
+            world_size=hardware.world_size,
+            ranks_per_host=hardware.local_world_size,
+            rows_per_rank=rows_per_rank,
+        ),
+    )
+
+
 def plan_for_one(task: EnsembleTask, placements: Mapping[str, str]) -> ShardingPlan:
     """A plan for one rank."""
     constraints = constraints_of(task, placements)
-    return plan_tables(task, hardware=cpu_hosts(), constraints=constraints, rows_per_rank=8)
+    return planned(task, hardware=cpu_hosts(), constraints=constraints)
 
 
 def shard_for_one(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.browser import browse
 from tests.support.made_predictions import made_predictions
 from tools import report_ensemble
 
@@ -93,38 +90,6 @@ def test_a_place_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: py
     assert "checking" not in printed.err and not printed.out  # before any work
     assert report_ensemble.main([str(folder), "--html", str(tmp_path)]) == 2
     assert "--html: " in capsys.readouterr().err
-
-
-class Drawn(HTMLParser):
-    """Counts marks by chart, and gathers the text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        chart = dict(attrs).get("data-chart")
-        if chart is not None:
-            self.counts[chart] += 1
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def browse(page: Path) -> Drawn:
-    """The page's elements as a browser has them; nothing may be wrong on its console."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((found for name in names if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium to open the page in")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    command += [f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    drawn = Drawn()
-    drawn.feed(done.stdout)
-    return drawn
 
 
 def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:

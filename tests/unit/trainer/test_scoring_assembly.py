@@ -11,6 +11,7 @@ import pytest
 
 from configs.errors import EXIT_NOTHING_FITS, PlanError
 from sharding.hardware import Hardware
+from sharding.ledger import PlannedJob
 from sharding.report import PlanReport
 from tests.support.runs import small_run
 from tests.unit.trainer.ranks import OneOfMany
@@ -22,6 +23,7 @@ RUNS = [ScoredRun(label=label, folder=f"runs/{label}", config=small_run()) for l
 
 def report(*held: int) -> PlanReport:
     return PlanReport(
+        job=PlannedJob(device="cpu", world_size=2, ranks_per_host=2, rows_per_rank=1),
         tables_per_sharding_type={},
         bytes_per_rank={"table_weights": held},
         sent_bytes_per_rank={},

@@ -34,6 +34,7 @@ from trainer.predictions.row_ranges import cut_ranges
 from trainer.quantised_tables import quantised_model
 from trainer.runtime import Runtime
 from trainer.scoring import ScoringJob, ScoringWork
+from trainer.task_plan import TaskWork
 
 Clock = Literal["wall", "cpu"]
 
@@ -62,7 +63,7 @@ class ScoredModel:
         manifest = read_manifest(checkpoint)
         tables = self.config.score.tables
         if tables == "sharded":
-            sharded = shard_task(built, rows_per_rank=self.config.score.batch_size, runtime=runtime)
+            sharded = shard_task(built, work=TaskWork(rows_per_rank=self.config.score.batch_size), runtime=runtime)
             self.model: nn.Module = sharded.model
             load(manifest, Wanted.weights(sharded.model.state_dict()), ranks=runtime.ranks, say=runtime.say)
         else:

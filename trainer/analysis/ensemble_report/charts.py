@@ -7,14 +7,15 @@ page's CSS variables. Every text goes through `escape`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from trainer.analysis import drawing
+from trainer.analysis.drawing import WIDTH, Axis, ticks
 from trainer.analysis.ensemble_report.words import number
 
-WIDTH = 380
 _ROW = 22
 _LABEL_WIDTH = 106
 _VALUE_WIDTH = 62
@@ -34,22 +35,6 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
-    """Values onto a stretch of the drawing."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-    bend: Callable[[float], float] = float  # math.sqrt: small values get more room
-
-    def at(self, value: float) -> float:
-        """Where a value is drawn."""
-        low, high = self.bend(self.low), self.bend(self.high)
-        return self.start + (self.stop - self.start) * (self.bend(value) - low) / ((high - low) or 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Line:
     """A reliability curve: predicted, observed, and the observed share's bounds."""
 
@@ -61,22 +46,6 @@ class Line:
     is_merged: bool
 
 
-def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
-    """Round values from low to high, about that many."""
-    if not high > low:
-        return [low]
-    finest, found = 10.0 ** math.floor(math.log10((high - low) / most)), [low]
-    for factor in (1, 2, 2.5, 5, 10, 20):
-        step = factor * finest
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < 1:  # one tick tells no scale
-            break
-        found = [place * step for place in range(first, last + 1)]
-        if len(found) <= most:
-            break
-    return found
-
-
 def intervals(marks: Sequence[Mark], *, name: str, digits: int = 5, signed: bool = True) -> str:
     """A row for each mark: its label, its value and interval on a common axis with zero, its value in figures."""
     known = [value for mark in marks for value in (mark.value, mark.low, mark.high) if value is not None]
@@ -85,24 +54,26 @@ def intervals(marks: Sequence[Mark], *, name: str, digits: int = 5, signed: bool
     axis = Axis(low=low - room, high=high + room, start=_LABEL_WIDTH + 4, stop=WIDTH - _VALUE_WIDTH - 6)
     bottom = 6 + _ROW * len(marks)
     values = ticks(axis.low, axis.high, most=4)
-    if len(max(_names(values), key=len)) > 6:
+    if len(max(drawing.tick_names(values), key=len)) > 6:
         values = ticks(axis.low, axis.high, most=3)
-    body = [_x_grid(axis, top=4, bottom=bottom, values=values)]
-    body.append(_line(axis.at(0), 4, axis.at(0), bottom, "zero"))
+    body = [drawing.x_grid(axis, top=4, bottom=bottom, values=values)]
+    body.append(drawing.line(axis.at(0), 4, axis.at(0), bottom, "zero"))
     for place, mark in enumerate(marks):
         middle = 6 + _ROW * (place + 0.5)
-        body.append(_text(_LABEL_WIDTH, middle + 4, mark.label, anchor="end", classes="strong", letters=_LETTERS))
+        body.append(
+            drawing.text(_LABEL_WIDTH, middle + 4, mark.label, anchor="end", classes="strong", letters=_LETTERS)
+        )
         if mark.value is None:
             continue
         kind = "loud" if mark.is_loud else "quiet"
         if mark.low is not None and mark.high is not None:
-            body.append(_line(axis.at(mark.low), middle, axis.at(mark.high), middle, f"bar {kind}"))
+            body.append(drawing.line(axis.at(mark.low), middle, axis.at(mark.high), middle, f"bar {kind}"))
         else:
-            body.append(_line(axis.at(0), middle, axis.at(mark.value), middle, f"bar {kind}"))
+            body.append(drawing.line(axis.at(0), middle, axis.at(mark.value), middle, f"bar {kind}"))
         hint = f"{mark.label}: {number(mark.value, digits, signed=signed)}"
-        body.append(_dot(axis.at(mark.value), middle, 4, kind, hint=hint, chart=name))
-        body.append(_text(WIDTH, middle + 4, number(mark.value, digits, signed=signed), anchor="end"))
-    return _svg(WIDTH, bottom + 22, body, label=name)
+        body.append(drawing.dot(axis.at(mark.value), middle, 4, kind, hint=hint, chart=name))
+        body.append(drawing.text(WIDTH, middle + 4, number(mark.value, digits, signed=signed), anchor="end"))
+    return drawing.svg(WIDTH, bottom + 22, body, label=name)
 
 
 def size_curve(curve: Mapping[str, Any], *, name: str) -> str:
@@ -118,7 +89,7 @@ def size_curve(curve: Mapping[str, Any], *, name: str) -> str:
     left, body = x.at(last + 0.5), []
     if fit:
         body.append(f'<rect class="beyond" x="{left:.1f}" y="8" width="{WIDTH - 8 - left:.1f}" height="208"/>')
-    body.append(_y_grid(y, left=60, right=WIDTH - 8))
+    body.append(drawing.y_grid(y, left=60, right=WIDTH - 8))
     for low, high, kind in (("lowest", "highest", "range"), ("minus", "plus", "spread")):
         ends = [
             point | {"minus": point["mean"] - point["spread"], "plus": point["mean"] + point["spread"]}
@@ -126,20 +97,20 @@ def size_curve(curve: Mapping[str, Any], *, name: str) -> str:
         ]
         corners = [(x.at(one["size"]), y.at(one[low])) for one in ends]
         corners += [(x.at(one["size"]), y.at(one[high])) for one in reversed(ends)]
-        body.append(f'<polygon class="{kind}" points="{_path(corners)}"/>')
+        body.append(f'<polygon class="{kind}" points="{drawing.path(corners)}"/>')
     if fit:
         body += _fit_lines(fit, x, y, last=last)
     small = 1.0 if most <= 24 else 0.6
     for point in points:
         where, size = x.at(point["size"]), point["size"]
         hint = f"best of {size}: {number(point['best_value'])}"
-        body.append(_dot(where, y.at(point["best_value"]), 3.0 * small, "ring", hint=hint))
+        body.append(drawing.dot(where, y.at(point["best_value"]), 3.0 * small, "ring", hint=hint))
         hint = f"{size}: mean {number(point['mean'])} over {point['num_subsets']} subsets"
-        body.append(_dot(where, y.at(point["mean"]), 3.5 * small, "loud", hint=hint, chart=name))
+        body.append(drawing.dot(where, y.at(point["mean"]), 3.5 * small, "loud", hint=hint, chart=name))
     for size in sizes_to_name(most):
-        body.append(_text(x.at(size), 232, str(size), anchor="middle"))
-    body.append(_text((60 + WIDTH - 8) / 2, 248, "members merged", anchor="middle"))
-    return _svg(WIDTH, 252, body, label=name)
+        body.append(drawing.text(x.at(size), 232, str(size), anchor="middle"))
+    body.append(drawing.text((60 + WIDTH - 8) / 2, 248, "members merged", anchor="middle"))
+    return drawing.svg(WIDTH, 252, body, label=name)
 
 
 def sizes_to_name(most: int) -> list[int]:
@@ -152,7 +123,7 @@ def _fit_lines(fit: Mapping[str, Any], x: Axis, y: Axis, *, last: int) -> list[s
     def along(first: float, stop: float) -> str:
         sizes = [first + (stop - first) * place / 60 for place in range(61)]
         at = [fit["limit"]["value"] + fit["scale"] / size ** fit["exponent"] for size in sizes]
-        return _path([(x.at(size), y.at(value)) for size, value in zip(sizes, at, strict=True)])
+        return drawing.path([(x.at(size), y.at(value)) for size, value in zip(sizes, at, strict=True)])
 
     body = [
         f'<polyline class="fit" points="{along(1, last)}"/>',
@@ -160,7 +131,7 @@ def _fit_lines(fit: Mapping[str, Any], x: Axis, y: Axis, *, last: int) -> list[s
     ]
     if not fit["is_at_edge"]:
         limit = y.at(fit["limit"]["value"])
-        body.append(_line(60, limit, WIDTH - 8, limit, "limit"))
+        body.append(drawing.line(60, limit, WIDTH - 8, limit, "limit"))
     return body
 
 
@@ -179,10 +150,12 @@ def matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], *, na
         middle = top + cell * (row + 0.5) + 4
         size = "" if cell >= 13 else "tiny"
         body.append(
-            _text(left - 6, middle, f"{row + 1} {names[row]}", anchor="end", classes=f"strong {size}", letters=16)
+            drawing.text(
+                left - 6, middle, f"{row + 1} {names[row]}", anchor="end", classes=f"strong {size}", letters=16
+            )
         )
         if (row + 1) % step == 0 or row == 0:
-            body.append(_text(left + cell * (row + 0.5), 14, str(row + 1), anchor="middle"))
+            body.append(drawing.text(left + cell * (row + 0.5), 14, str(row + 1), anchor="middle"))
         for column, value in enumerate(line):
             place = (
                 f'x="{left + cell * column + 0.5}" y="{top + cell * row + 0.5}" width="{cell - 1}" height="{cell - 1}"'
@@ -196,9 +169,9 @@ def matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], *, na
             body.append(f'<rect data-chart="{escape(name)}" {place} rx="2" {fill}><title>{hint}</title></rect>')
             if many <= 12:
                 shown = number(value, digits).replace("0.", ".", 1)
-                body.append(_text(left + cell * (column + 0.5), middle, shown, anchor="middle", classes="cell"))
+                body.append(drawing.text(left + cell * (column + 0.5), middle, shown, anchor="middle", classes="cell"))
     width = left + cell * many + 2
-    return _svg(width, top + cell * many + 4, body, label=name, classes="matrix", style=f"width:{width}px")
+    return drawing.svg(width, top + cell * many + 4, body, label=name, classes="matrix", style=f"width:{width}px")
 
 
 def reliability(lines: Sequence[Line], *, name: str) -> str:
@@ -209,11 +182,11 @@ def reliability(lines: Sequence[Line], *, name: str) -> str:
     )
     x = Axis(low=0.0, high=most, start=46, stop=WIDTH - 8, bend=math.sqrt)
     y = Axis(low=0.0, high=most, start=300, stop=8, bend=math.sqrt)
-    body = [_rates(x, y, most=most), _line(x.at(0), y.at(0), x.at(most), y.at(most), "limit")]
+    body = [_rates(x, y, most=most), drawing.line(x.at(0), y.at(0), x.at(most), y.at(most), "limit")]
     for line in sorted(lines, key=lambda line: line.is_merged):
         body += _curve_of(line, x, y, line.observed, name=name, bounds=(line.low, line.high))
-    body.append(_text(213, 334, "predicted", anchor="middle"))
-    return _svg(WIDTH, 338, body, label=name)
+    body.append(drawing.text(213, 334, "predicted", anchor="middle"))
+    return drawing.svg(WIDTH, 338, body, label=name)
 
 
 def reliability_ratio(lines: Sequence[Line], *, name: str) -> str:
@@ -236,15 +209,15 @@ def reliability_ratio(lines: Sequence[Line], *, name: str) -> str:
         return tuple(min(max(one, y.low), y.high) for one in found)
 
     body = [
-        _y_grid(y, left=46, right=WIDTH - 8),
+        drawing.y_grid(y, left=46, right=WIDTH - 8),
         _rates(x, None, most=most),
-        _line(46, y.at(1), WIDTH - 8, y.at(1), "limit"),
+        drawing.line(46, y.at(1), WIDTH - 8, y.at(1), "limit"),
     ]
     for line in sorted(lines, key=lambda line: line.is_merged):
         bounds = (ratio(line.low, line), ratio(line.high, line))
         body += _curve_of(line, x, y, ratio(line.observed, line), name=name, bounds=bounds)
-    body.append(_text(213, 334, "predicted", anchor="middle"))
-    return _svg(WIDTH, 338, body, label=name)
+    body.append(drawing.text(213, 334, "predicted", anchor="middle"))
+    return drawing.svg(WIDTH, 338, body, label=name)
 
 
 def _curve_of(
@@ -259,12 +232,12 @@ def _curve_of(
     corners = [(x.at(chance), y.at(value)) for chance, value in zip(line.predicted, values, strict=True)]
     if not line.is_merged:
         mark, hint = f'data-chart="{escape(name)}-members"', f"<title>{escape(line.name)}</title>"
-        return [f'<polyline class="member" {mark} points="{_path(corners)}">{hint}</polyline>']
+        return [f'<polyline class="member" {mark} points="{drawing.path(corners)}">{hint}</polyline>']
     body = []
     for (across, up), chance, observed, low, high in zip(corners, line.predicted, line.observed, *bounds, strict=True):
-        body.append(_line(across, y.at(low), across, y.at(high), "bar loud thin"))
+        body.append(drawing.line(across, y.at(low), across, y.at(high), "bar loud thin"))
         body.append(
-            _dot(
+            drawing.dot(
                 across, up, 3, "loud", hint=f"predicted {number(chance, 4)}, observed {number(observed, 4)}", chart=name
             )
         )
@@ -278,66 +251,12 @@ def _rates(x: Axis, y: Axis | None, *, most: float) -> str:
     body = []
     for value in sorted(names):
         shown = f"{value:g}"
-        body.append(_text(x.at(value), 317, shown, anchor="middle"))
+        body.append(drawing.text(x.at(value), 317, shown, anchor="middle"))
         if y is not None:
-            body.append(_line(x.start, y.at(value), x.stop, y.at(value), "grid"))
-            body.append(_text(x.start - 5, y.at(value) + 4, shown, anchor="end"))
+            body.append(drawing.line(x.start, y.at(value), x.stop, y.at(value), "grid"))
+            body.append(drawing.text(x.start - 5, y.at(value) + 4, shown, anchor="end"))
     return "".join(body)
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.1g}")
-
-
-def _x_grid(axis: Axis, *, top: float, bottom: float, values: Iterable[float]) -> str:
-    values = list(values)
-    shown = _names(values)
-    return "".join(
-        _line(axis.at(value), top, axis.at(value), bottom, "grid")
-        + _text(axis.at(value), bottom + 15, text, anchor="middle")
-        for value, text in zip(values, shown, strict=True)
-    )
-
-
-def _y_grid(axis: Axis, *, left: float, right: float) -> str:
-    values = ticks(axis.low, axis.high)
-    return "".join(
-        _line(left, axis.at(value), right, axis.at(value), "grid")
-        + _text(left - 5, axis.at(value) + 4, text, anchor="end")
-        for value, text in zip(values, _names(values), strict=True)
-    )
-
-
-def _names(values: Sequence[float]) -> list[str]:
-    step = abs(values[1] - values[0]) if len(values) > 1 else abs(values[0]) or 1.0
-    digits = next(digits for digits in range(20) if abs(round(step, digits) - step) < step * 1e-6)
-    return [number(value if abs(value) > step / 1e6 else 0.0, digits) for value in values]
-
-
-def _path(corners: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:
-    return f'<line class="{classes}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _dot(x: float, y: float, radius: float, classes: str, *, hint: str, chart: str = "") -> str:
-    mark = f' data-chart="{escape(chart)}"' if chart else ""
-    place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius}"'
-    return f'<circle class="dot {classes}"{mark} {place}><title>{escape(hint)}</title></circle>'
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", classes: str = "", letters: int = 0) -> str:
-    cut = text if not letters or len(text) <= letters else text[: letters - 1] + "…"
-    hint = f"<title>{escape(text)}</title>" if cut != text else ""
-    return f'<text class="{classes}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(cut)}{hint}</text>'
-
-
-def _svg(
-    width: float, height: float, body: Iterable[str], *, label: str, classes: str = "chart", style: str = ""
-) -> str:
-    return (
-        f'<svg class="{classes}" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}"'
-        f' style="{style}">{"".join(body)}</svg>'
-    )

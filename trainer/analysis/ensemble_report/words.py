@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modules.merge import MERGED
+from trainer.analysis.drawing import number
 from trainer.analysis.trained_rows import trained_note
 
 Figures = Mapping[str, Any]
@@ -24,13 +25,6 @@ def conclusion(report: Figures) -> dict[str, Any]:
     sentences = [_against_best(report, verdict), _auc(difference), _against_all(report), _further(report)]
     sentences += _warnings(report)
     return {"verdict": verdict, "sentences": [one for one in sentences if one]}
-
-
-def number(value: float | None, digits: int = 5, *, signed: bool = False) -> str:
-    """A figure as it is shown; a dash where it is not defined."""
-    if value is None:
-        return "–"
-    return f"{round(value, digits) + 0.0:{'+' if signed else ''},.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
 
 
 def between(interval: Figures, digits: int = 5, *, factor: float = 1.0) -> str:

@@ -1,0 +1,1 @@
+"""Predicted against measured: what capacity planning says of runs, and what they took."""

@@ -1,0 +1,1 @@
+"""A capacity study as one HTML page."""

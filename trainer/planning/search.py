@@ -1,0 +1,154 @@
+"""Survey: a study's world sizes: those named, or upwards from what the bytes allow until it fits and is in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from configs.hardware_schema import HardwareFile
+from sharding.hardware import planned_hardware
+from trainer.planning.byte_sum import Purpose
+from trainer.planning.capacity_point import CapacityPoint
+from trainer.planning.page.words import many
+from trainer.planning.plans import OutOfBudgetError, Plans
+from trainer.planning.study import Case, StudiedPoint, Study, Variant
+
+_IN_VAIN = 4  # worlds that are larger and no faster, before the deadline is given up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Which world sizes a study looks at."""
+
+    ranks: tuple[int, ...]  # empty: upwards from what the bytes allow
+    most: int  # where going upwards ends
+    climbs: bool = False  # upwards beside the named ones, too
+
+
+class Survey:
+    """Fills a study, point by point; what was found stays there when it is cut off.
+
+    Args:
+        study: Takes the points and the notes.
+        plans: Plans them.
+        sizes: Which world sizes.
+    """
+
+    def __init__(self, study: Study, *, plans: Plans, sizes: Range) -> None:
+        self._study, self._plans, self._sizes = study, plans, sizes
+
+    def run(self, variants: Sequence[Variant]) -> None:
+        """Looks at every ensemble on every machine for every purpose, until that is done or the budget spent.
+
+        Raises:
+            ConfigError: of a study without a sweep: such machines or such placements cannot be had.
+        """
+        asked = self._study.asked
+        work = [(v, hardware, purpose) for v in variants for hardware in asked.hardware for purpose in asked.purposes]
+        if self._sizes.ranks and not self._sizes.climbs:
+            self._plans.expected = len(work) * len(self._sizes.ranks)
+        for done, (variant, hardware, purpose) in enumerate(work):
+            try:
+                self._look_at(variant, hardware=hardware, purpose=purpose)
+            except OutOfBudgetError as stop:
+                self._leave_out(stop, work[done], num_left=len(work) - done - 1)
+                return
+            except KeyboardInterrupt:
+                self._leave_out("stopped by Ctrl-C", work[done], num_left=len(work) - done - 1)
+                raise
+        self._plans.expected = None
+
+    def _leave_out(self, stop: object, at: tuple[Variant, HardwareFile, Purpose], *, num_left: int) -> None:
+        variant, hardware, purpose = at
+        swept = "".join(f", {key} = {value}" for key, value in variant.swept.items())
+        further = f"; {many(num_left, 'further combination')} not begun" if num_left else ""
+        self._study.notes.append(f"{stop}: {hardware.name} ({purpose}{swept}) is not finished{further}")
+
+    def _look_at(self, variant: Variant, *, hardware: HardwareFile, purpose: Purpose) -> None:
+        def visit(world_size: int) -> CapacityPoint:
+            return self._visit(Case(variant=variant, hardware=hardware, purpose=purpose, world_size=world_size))
+
+        found = [visit(ranks) for ranks in self._sizes.ranks]
+        if self._sizes.ranks and not self._sizes.climbs:
+            return
+        seen = {point.world_size for point in found}
+        fitting = min((point for point in found if point.fits), key=lambda point: point.world_size, default=None)
+        total = self._plans.sum_of(variant, purpose=purpose, hardware=hardware)
+        sizes = [
+            size
+            for size in world_sizes(hardware, most=self._sizes.most)
+            if size not in seen and (fitting is None or size < fitting.world_size)
+        ]
+        possible = [size for size in sizes if total.shortfall(hardware, world_size=size) is None]
+        ruled_out = [size for size in sizes if not possible or size < possible[0]]
+        if ruled_out:
+            visit(ruled_out[-1])  # says why
+            self._note(
+                hardware, purpose, f"the bytes alone rule out up to {ruled_out[-1]} ranks; they were not planned"
+            )
+        first_fit = next((point for size in possible if (point := visit(size)).fits), fitting)
+        if first_fit is None:
+            self._note(hardware, purpose, f"more than {self._sizes.most} ranks were not tried (--max-ranks)")
+        elif self._study.asked.epoch_hours is not None:
+            self._hasten(first_fit, visit=visit, hardware=hardware, hours=self._study.asked.epoch_hours)
+
+    def _hasten(
+        self,
+        point: CapacityPoint,
+        *,
+        visit: Callable[[int], CapacityPoint],
+        hardware: HardwareFile,
+        hours: float,
+    ) -> None:
+        """Larger worlds, until the deadline is met; sizes that even a linear gain would leave late are passed over."""
+        best, size, in_vain = point, point.world_size, 0
+        while best.hours > hours and in_vain < _IN_VAIN:
+            needed = math.ceil(best.world_size * best.hours / hours)
+            larger = (one for one in world_sizes(hardware, most=self._sizes.most) if one > size and one >= needed)
+            size = next(larger, 0)
+            if not size:
+                break
+            found = visit(size)
+            is_faster = found.fits and found.hours < best.hours
+            best, in_vain = (found, 0) if is_faster else (best, in_vain + 1)
+        if best.hours > hours:
+            why = (
+                f"{_IN_VAIN} larger worlds in a row were no faster"
+                if in_vain
+                else f"more than {self._sizes.most} ranks are needed (--max-ranks)"
+            )
+            self._note(hardware, point.purpose, f"{hours:g} hours are out of reach: {why}")
+
+    def _visit(self, case: Case) -> CapacityPoint:
+        lenient = bool(self._study.asked.swept)
+        point = self._plans.try_point(case) if lenient else self._plans.point(case)
+        total = self._plans.sum_of(case.variant, purpose=case.purpose, hardware=case.hardware)
+        if all(one.point is not point for one in self._study.points):
+            self._study.points.append(StudiedPoint(case=case, point=point, table_bytes=total.table_bytes))
+        return point
+
+    def _note(self, hardware: HardwareFile, purpose: Purpose, text: str) -> None:
+        self._study.notes.append(f"{hardware.name} ({purpose}): {text}")
+
+
+def world_sizes(hardware: HardwareFile, *, most: int, least: int = 1) -> Iterator[int]:
+    """The sizes that are looked at: parts of a host by doubling, then whole hosts, one more at a time."""
+    of_host = hardware.host.ranks
+    size = 1
+    while size < of_host and size <= most:
+        if size >= least:
+            yield size
+        size *= 2
+    yield from (size for size in range(of_host, most + 1, of_host) if size >= least)
+
+
+def check_sizes(ranks: Sequence[int], *, hardware: Sequence[HardwareFile]) -> None:
+    """Refuses world sizes that some of the machines cannot be had in.
+
+    Raises:
+        ConfigError: names the flag, the number and what to take.
+    """
+    for machine in hardware:
+        for size in ranks:
+            planned_hardware(machine, world_size=size)
