@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-# Steps of eight blocks, 32 MiB in all; gives the pages that were mapped in the last ten. No tensors: small pieces of
+# Steps of eight blocks; gives the pages that were mapped in the last ten. No tensors: small pieces of
 # those may lie behind the blocks, which by chance keep the heap as it is.
 STEPS = """
 import ctypes, resource, sys
 from trainer.heap import keep_freed_memory
 if sys.argv[1] == "kept":
     print(keep_freed_memory())
+size = int(sys.argv[2]) << 20
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -25,18 +26,18 @@ def faults():
 for step in range(20):
     if step == 10:
         before = faults()
-    blocks = [libc.malloc(4 << 20) for _ in range(8)]
+    blocks = [libc.malloc(size) for _ in range(8)]
     for block in blocks:
-        ctypes.memset(block, 1, 4 << 20)
+        ctypes.memset(block, 1, size)
     for block in blocks:
         libc.free(block)
 print(faults() - before)
 """
 
 
-def steps(how: str, **environment: str) -> list[str]:
+def steps(how: str, mib: int = 4, **environment: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", STEPS, how],
+        [sys.executable, "-c", STEPS, how, str(mib)],
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | environment,
         capture_output=True,
@@ -47,10 +48,11 @@ def steps(how: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting")
-def test_steps_map_no_new_pages() -> None:
-    took, kept = steps("kept")
+@pytest.mark.parametrize("mib", [4, 48], ids=["as small steps have", "larger than any threshold"])
+def test_steps_map_no_new_pages(mib: int) -> None:
+    took, kept = steps("kept", mib)
     assert took == "True"
-    (default,) = steps("default")
+    (default,) = steps("default", mib)
     assert int(kept) < 100 < 10_000 < int(default)
 
 
