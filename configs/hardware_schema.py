@@ -159,22 +159,25 @@ class MatmulRate(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRate(Section):
-    """Table rows: seconds = ids (id_ns + row bytes / id_gb_per_s) + distinct rows (row_ns + row bytes / row_gb_per_s).
+    """Table rows: seconds = ids (id_ns + row bytes / id_gb_per_s) + distinct rows (row_ns + row bytes / row_gb_per_s)
+    + bags row bytes / bag_gb_per_s.
 
-    The first term is paid for every id of a batch, the second once for every distinct row among them: it is what comes
-    from memory rather than from a cache, and what an update writes. A rate of 0 leaves its term out.
+    The first term is paid for every id of a batch; the second once for every distinct row among them: it is what comes
+    from memory rather than from a cache, and what an update writes; the third for every bag: its sum written, or its
+    gradient read. A rate of 0 leaves its term out.
     """
 
     id_ns: float = 0.0
     id_gb_per_s: float = 0.0
     row_ns: float = 0.0
     row_gb_per_s: float = 0.0
+    bag_gb_per_s: float = 0.0
 
     def __post_init__(self) -> None:
-        keys = ("id_ns", "id_gb_per_s", "row_ns", "row_gb_per_s")
+        keys = ("id_ns", "id_gb_per_s", "row_ns", "row_gb_per_s", "bag_gb_per_s")
         self.refuse(
             *(not_negative(key, getattr(self, key)) for key in keys),
-            None if any(getattr(self, key) for key in keys) else "id_ns: all four are 0, so access would take no time",
+            None if any(getattr(self, key) for key in keys) else "id_ns: all five are 0, so access would take no time",
         )
 
 

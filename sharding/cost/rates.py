@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from configs.hardware_schema import AccessRate, HardwareFile, LookupRates
@@ -12,6 +13,16 @@ _Pick: TypeAlias = Callable[[LookupRates], AccessRate]
 
 _GB = 1e9
 _MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Rows of a table that a step looks up."""
+
+    ids: float
+    distinct: float  # rows among them
+    bags: float  # that they are summed into
+    row_bytes: float
 
 
 class Rates:
@@ -50,24 +61,24 @@ class Rates:
         is_cached = count <= memory.cache_mib * _MIB and memory.cache_gb_per_s
         return count / ((memory.cache_gb_per_s if is_cached else memory.gb_per_s) * _GB)
 
-    def lookup(self, *, ids: float, distinct: float, row_bytes: float) -> float:
+    def lookup(self, access: Access) -> float:
         """Rows of tables read and summed into bags."""
-        return self._access(lambda rates: rates.forward, ids=ids, distinct=distinct, row_bytes=row_bytes)
+        return self._access(lambda rates: rates.forward, access)
 
-    def update(self, rule: str, *, ids: float, distinct: float, row_bytes: float) -> float:
+    def update(self, rule: str, access: Access) -> float:
         """Gradients of bags sorted by row, summed and applied; a rule without a rate goes by the slowest there is."""
 
         def of_rule(rates: LookupRates) -> AccessRate:
             known = rates.backward
-            return known[rule] if rule in known else max(known.values(), key=_cost_of_a_row)
+            return known[rule] if rule in known else max(known.values(), key=lambda rate: access_seconds(rate, access))
 
-        return self._access(of_rule, ids=ids, distinct=distinct, row_bytes=row_bytes)
+        return self._access(of_rule, access)
 
-    def _access(self, of: _Pick, *, ids: float, distinct: float, row_bytes: float) -> float:
-        far = access_seconds(of(self._file.lookup), ids=ids, distinct=distinct, row_bytes=row_bytes)
+    def _access(self, of: _Pick, access: Access) -> float:
+        far = access_seconds(of(self._file.lookup), access)
         if self._file.lookup_cached is None:
             return far
-        near = access_seconds(of(self._file.lookup_cached), ids=ids, distinct=distinct, row_bytes=row_bytes)
+        near = access_seconds(of(self._file.lookup_cached), access)
         return self._cached_share * near + (1 - self._cached_share) * far
 
     def from_host(self, count: float) -> float:
@@ -86,12 +97,13 @@ class Rates:
         return seconds + times * latency
 
 
-def access_seconds(rate: AccessRate, *, ids: float, distinct: float, row_bytes: float) -> float:
-    """What the two terms of an AccessRate come to."""
-    of_id = rate.id_ns * 1e-9 + (row_bytes / (rate.id_gb_per_s * _GB) if rate.id_gb_per_s else 0.0)
-    of_row = rate.row_ns * 1e-9 + (row_bytes / (rate.row_gb_per_s * _GB) if rate.row_gb_per_s else 0.0)
-    return ids * of_id + distinct * of_row
+def access_seconds(rate: AccessRate, access: Access) -> float:
+    """What the terms of an AccessRate come to."""
+    row_bytes = access.row_bytes
+    of_id = rate.id_ns * 1e-9 + _moving(row_bytes, rate.id_gb_per_s)
+    of_row = rate.row_ns * 1e-9 + _moving(row_bytes, rate.row_gb_per_s)
+    return access.ids * of_id + access.distinct * of_row + access.bags * _moving(row_bytes, rate.bag_gb_per_s)
 
 
-def _cost_of_a_row(rate: AccessRate) -> float:
-    return access_seconds(rate, ids=1, distinct=1, row_bytes=256)
+def _moving(count: float, gb_per_s: float) -> float:
+    return count / (gb_per_s * _GB) if gb_per_s else 0.0

@@ -3,9 +3,9 @@
 Legend: W ranks, B rows of a rank's batch, R rows and D columns of a table, n ids, d distinct rows among them.
 
     data           B / batch_rows_per_s, and the ranks of a host read B H stored bytes at disk_gb_per_s; the greater
-    lookup         of the slowest rank: forward and update of its shards (AccessRate: n ids, d rows, 4 c bytes a row);
-                   for a data-parallel table a gradient of 4 R D bytes is filled with zeros first; what lies in host
-                   memory crosses to the GPU and back; table_us a sharded table, replica_us a replicated one; step_us
+    lookup         of the slowest rank: forward and update of its shards (AccessRate: n ids, d rows, the bags, 4 c bytes
+                   a row); for a data-parallel table a gradient of 4 R D bytes is filled with zeros first; what lies in
+                   host memory crosses to the GPU and back; table_us a sharded table, replica_us a replicated; step_us
     communication  each kind of bytes of the plan's report by its collective: latency and the bytes that the busiest
                    rank sends, over the slower of the two links
     dense          each matrix product at its shape's rate or its operands' bytes, whichever is more; each other
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.hardware_schema import PHASES, HardwareFile
-from sharding.cost.rates import Rates
+from sharding.cost.rates import Access, Rates
 from sharding.cost.work import DenseWork, Pass
 
 _BUCKET_BYTES = 25 * 2**20  # of the replicated tables' reduction, DistributedDataParallel's default
@@ -48,6 +48,7 @@ class TableLoad:
     columns: int
     ids: float  # looked up by this rank
     distinct: float  # rows among them
+    bags: float  # that they are summed into
     rule: str | None  # that updates it; None: it is only read
     is_replica: bool = False
     value_bytes: float = 4.0
@@ -134,14 +135,15 @@ def _lookup_of(loads: Sequence[TableLoad], *, hardware: HardwareFile) -> float:
     seconds = 0.0
     for load in loads:
         row_bytes = load.columns * load.value_bytes
-        seconds += rates.lookup(ids=load.ids, distinct=load.distinct, row_bytes=row_bytes)
+        access = Access(ids=load.ids, distinct=load.distinct, bags=load.bags, row_bytes=row_bytes)
+        seconds += rates.lookup(access)
         crossings = 1
         if load.rule is not None and load.is_replica:
             # The gradient is a tensor of the table's size: filled with zeros, then added to as plain SGD would.
-            seconds += rates.update("sgd", ids=load.ids, distinct=load.distinct, row_bytes=row_bytes)
+            seconds += rates.update("sgd", access)
             seconds += rates.tensor_pass(Pass(moved_bytes=round(load.rows * row_bytes)))
         elif load.rule is not None:
-            seconds += rates.update(load.rule, ids=load.ids, distinct=load.distinct, row_bytes=row_bytes)
+            seconds += rates.update(load.rule, access)
             crossings = 2
         seconds += rates.from_host(crossings * load.host_share * load.distinct * row_bytes)
         seconds += (overheads.replica_us if load.is_replica else overheads.table_us) * 1e-6

@@ -9,7 +9,7 @@ import pytest
 
 from configs.hardware_schema import TABLE_RULES, HardwareFile
 from configs.loader import dump_hardware, read_hardware
-from sharding.cost.rates import access_seconds
+from sharding.cost.rates import Access, access_seconds
 from torchx_components import resources
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs" / "hardware"
@@ -65,7 +65,7 @@ def test_rows_are_not_reached_faster_than_memory_gives_them(name: str, row_bytes
     machine = MACHINES[name]
 
     def gb_per_s(rate: object, *, rows_moved: int) -> float:
-        seconds = access_seconds(rate, ids=1.0, distinct=1.0, row_bytes=row_bytes)  # type: ignore[arg-type]
+        seconds = access_seconds(rate, Access(ids=1.0, distinct=1.0, bags=1.0, row_bytes=row_bytes))  # type: ignore[arg-type]
         return rows_moved * row_bytes / seconds / 1e9
 
     assert gb_per_s(machine.lookup.forward, rows_moved=1) < machine.memory.gb_per_s
@@ -79,7 +79,10 @@ def test_rows_are_not_reached_faster_than_memory_gives_them(name: str, row_bytes
 def test_rules_cost_what_they_move(name: str) -> None:
     rates = MACHINES[name].lookup.backward
     assert set(rates) == set(TABLE_RULES)
-    seconds = {rule: access_seconds(rates[rule], ids=1.0, distinct=1.0, row_bytes=512) for rule in TABLE_RULES}
+    seconds = {
+        rule: access_seconds(rates[rule], Access(ids=1.0, distinct=1.0, bags=1.0, row_bytes=512))
+        for rule in TABLE_RULES
+    }
     assert seconds["sgd"] < seconds["rowwise_adagrad"] < seconds["adagrad"] < seconds["adam"]
     assert MACHINES[name].overlap == "data_and_ids"
 

@@ -22,7 +22,6 @@ _Job: TypeAlias = tuple[str, Callable[..., list[Point]], tuple[Any, ...]]  # wha
 
 _MIB = 2**20
 _COLD_SHARE = 0.95  # of a file's bytes that must have come from the disk
-_FRESH_TENSORS = 64 * _MIB  # of one; past what the heap keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +75,8 @@ class HardwareBench:
     def memory(self) -> Section:
         """Tensors moved, and what a process takes."""
         process = self._ranks.run(process_gib, free_port())
-        near, far = tensor_passes.pass_bytes(self._machine.cache_mib * _MIB, cuda=self._cuda, quick=self._effort.quick)
-        fresh = [] if self._cuda or self._effort.quick else [_FRESH_TENSORS]
-        sizes = {"in the cache": near, "past the cache": far, "of fresh pages": fresh}
+        near, far = tensor_passes.pass_bytes(self._machine.cache_mib * _MIB, quick=self._effort.quick)
+        sizes = {"in the cache": near, "past the cache": far}
         by_place = {
             where: self._each("memory", [(f"tensors {where}", tensor_passes.measure_passes, (of, self._effort))])
             for where, of in sizes.items()
@@ -96,14 +94,8 @@ class HardwareBench:
             "cache_gb_per_s": rounded(rate.get("in the cache", 0.0)),
             "host_gb_per_s": rounded(tensor_passes.gb_per_s(host_copies)),
         }
-        remarks = []
-        if fresh:
-            remarks.append(
-                f"tensors of {_FRESH_TENSORS // _MIB} MiB, which the kernel makes of new pages at every operation: "
-                f"{rounded(rate['of fresh pages'])} GB/s"
-            )
         points = [point for of in (*by_place.values(), host_copies) for point in of]
-        return Section(points=points, keys={"memory": keys}, remarks=remarks)
+        return Section(points=points, keys={"memory": keys})
 
     def products(self) -> Section:
         """Matrix products."""

@@ -19,7 +19,6 @@ from trainer.analysis.hardware_bench.device_clock import DeviceClock
 from trainer.analysis.hardware_bench.effort import Effort
 from trainer.analysis.hardware_bench.points import Fit, Point, fit_seconds, rounded
 from trainer.analysis.hardware_bench.rank_processes import RankHere
-from trainer.analysis.hardware_bench.tensor_passes import FRESH, MOST_KEPT_BYTES
 
 _RULES = {
     "sgd": EmbOptimType.EXACT_SGD,
@@ -117,12 +116,9 @@ def measure_tables(here: RankHere, order: TablesOrder, effort: Effort) -> list[P
             "ids": float(len(ids)),
             "distinct": float(_num_distinct(ids, rows=order.rows)),
             "row_bytes": float(order.dim * _VALUE_BYTES),
-            "batch_size": float(shape.batch_size),
+            "bags": float(_TABLES * shape.batch_size),
         }
-        fresh = here.device.type == "cpu" and gradient.nbytes > MOST_KEPT_BYTES
-        for what, of in times.items():
-            name = f"{what} {FRESH}" if fresh and what == FORWARD else what
-            points.append(Point(what=name, size=size, seconds=(statistics.median(of),)))
+        points += [Point(what=what, size=size, seconds=(statistics.median(of),)) for what, of in times.items()]
     return points
 
 
@@ -165,12 +161,9 @@ def _num_distinct(ids: Tensor, *, rows: int) -> int:
 
 
 def fit_lookup(points: Sequence[Point], *, where: str) -> tuple[LookupRates, list[Fit]]:
-    """Rates of the forward pass and of each rule that was measured.
-
-    Forward passes whose result is of fresh pages are left out: what they take is the kernel's, not the lookup's.
-    """
+    """Rates of the forward pass and of each rule that was measured."""
     rates, fits = {}, []
-    for what in dict.fromkeys(point.what for point in points if not point.what.endswith(FRESH)):
+    for what in dict.fromkeys(point.what for point in points):
         rates[what], fit = _fit_access(f"{what}, {where}", [point for point in points if point.what == what])
         fits.append(fit)
     forward = rates.pop(FORWARD)
@@ -178,17 +171,23 @@ def fit_lookup(points: Sequence[Point], *, where: str) -> tuple[LookupRates, lis
 
 
 def _fit_access(name: str, points: Sequence[Point]) -> tuple[AccessRate, Fit]:
+    terms = (("ids", False), ("ids", True), ("distinct", False), ("distinct", True), ("bags", True))
     columns = np.array(
         [
-            [size["ids"], size["ids"] * size["row_bytes"], size["distinct"], size["distinct"] * size["row_bytes"]]
-            for size in (point.size for point in points)
+            [point.size[count] * (point.size["row_bytes"] if by_byte else 1.0) for count, by_byte in terms]
+            for point in points
         ]
     )
-    (of_id, of_id_byte, of_row, of_row_byte), fit = fit_seconds(name, points, columns)
+    (of_id, of_id_byte, of_row, of_row_byte, of_bag_byte), fit = fit_seconds(name, points, columns)
+
+    def gb_per_s(seconds: float) -> float:
+        return rounded(1e-9 / seconds) if seconds else 0.0
+
     rate = AccessRate(
         id_ns=rounded(of_id * 1e9),
-        id_gb_per_s=rounded(1e-9 / of_id_byte) if of_id_byte else 0.0,
+        id_gb_per_s=gb_per_s(of_id_byte),
         row_ns=rounded(of_row * 1e9),
-        row_gb_per_s=rounded(1e-9 / of_row_byte) if of_row_byte else 0.0,
+        row_gb_per_s=gb_per_s(of_row_byte),
+        bag_gb_per_s=gb_per_s(of_bag_byte),
     )
     return rate, fit

@@ -14,7 +14,6 @@ from trainer.analysis.hardware_bench.points import Point
 from trainer.analysis.hardware_bench.rank_processes import RankHere
 
 _MIB = 2**20
-MOST_KEPT_BYTES = 30 * _MIB  # trainer/heap.py: from 32 MiB on a tensor is made of new pages each time
 _USUAL_CACHE = 32 * _MIB
 _HOST_COPY_MIB = 256
 # Operation -> tensors that it reads and writes, and what it does. Each writes a new tensor, as in a network.
@@ -24,18 +23,13 @@ _OPERATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "add": (3, lambda one, other: one + other),
     "mul": (3, lambda one, other: one * other),
 }
-FRESH = "fresh"  # behind a name: the tensors are past what the heap keeps, of pages that the kernel zeroes first
 
 
-def pass_bytes(cache_bytes: float, *, cuda: bool, quick: bool) -> tuple[list[int], list[int]]:
+def pass_bytes(cache_bytes: float, *, quick: bool) -> tuple[list[int], list[int]]:
     """Bytes of one tensor: those whose operations stay in a cache of that size, and those that are well past it."""
     cache = cache_bytes or _USUAL_CACHE
     near = [round(cache * share) for share in (1 / 64, 1 / 24, 1 / 12, 1 / 6)] if cache_bytes else []
     far = [round(cache * times) for times in (1, 1.5, 2)]
-    if not cuda:
-        far = sorted(
-            {min(size, MOST_KEPT_BYTES) for size in far if 2 * min(size, MOST_KEPT_BYTES) > cache} or {round(cache)}
-        )
     return (near[:1], far[:1]) if quick else (near, far)
 
 
@@ -48,8 +42,6 @@ def measure_passes(here: RankHere, sizes: Sequence[int], effort: Effort) -> list
         for name, (num_tensors, operation) in _OPERATIONS.items():
             here.meet()
             seconds = clock.median(lambda: operation(one, other), seconds=effort.seconds, repeats=effort.repeats)  # noqa: B023
-            if here.device.type == "cpu" and size > MOST_KEPT_BYTES:
-                name = f"{name} {FRESH}"
             points.append(Point(what=name, size={"moved_bytes": num_tensors * one.nbytes}, seconds=(seconds,)))
     return points
 

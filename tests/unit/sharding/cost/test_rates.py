@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from configs.hardware_schema import AccessRate, LookupRates, MatmulRate, Memory, Overheads
-from sharding.cost.rates import Rates
+from sharding.cost.rates import Access, Rates, access_seconds
 from sharding.cost.work import DenseWork, Matmul, Pass
 from tests.unit.sharding.cost.made_hardware import round_machine
 
@@ -46,23 +46,28 @@ def test_every_operation_of_members_pays_its_overhead() -> None:
 
 def test_lookups_pay_by_id_and_updates_by_distinct_row() -> None:
     rates = Rates(round_machine())
-    assert rates.lookup(ids=100, distinct=50, row_bytes=40) == pytest.approx(100 * (10e-9 + 40e-9))
-    assert rates.update("adagrad", ids=100, distinct=50, row_bytes=40) == pytest.approx(50 * (200e-9 + 40e-9))
-    assert rates.update("sgd", ids=100, distinct=50, row_bytes=40) == pytest.approx(50 * 100e-9)
+    access = Access(ids=100, distinct=50, bags=10, row_bytes=40)
+    assert rates.lookup(access) == pytest.approx(100 * (10e-9 + 40e-9))
+    assert rates.update("adagrad", access) == pytest.approx(50 * (200e-9 + 40e-9))
+    assert rates.update("sgd", access) == pytest.approx(50 * 100e-9)
 
 
 def test_a_rule_that_nobody_measured_goes_by_the_slowest() -> None:
     rates = Rates(round_machine())
-    assert rates.update("adam", ids=9, distinct=3, row_bytes=40) == rates.update(
-        "adagrad", ids=9, distinct=3, row_bytes=40
-    )
+    access = Access(ids=9, distinct=3, bags=9, row_bytes=40)
+    assert rates.update("adam", access) == rates.update("adagrad", access)
+
+
+def test_bags_are_written_once_each() -> None:
+    rate = AccessRate(bag_gb_per_s=2.0)
+    assert access_seconds(rate, Access(ids=9, distinct=3, bags=5, row_bytes=40)) == pytest.approx(5 * 20e-9)
 
 
 @pytest.mark.parametrize(("table_bytes", "share"), [(2**19, 1.0), (2**20, 1.0), (4 * 2**20, 0.25)])
 def test_tables_in_the_cache_are_read_faster_by_the_share_that_fits(table_bytes: float, share: float) -> None:
     near = LookupRates(forward=AccessRate(id_ns=1.0), backward={"sgd": AccessRate(row_ns=1.0)})
     machine = round_machine(memory=Memory(gb_per_s=100.0, cache_mib=1.0), lookup_cached=near)
-    found = Rates(machine, table_bytes=table_bytes).lookup(ids=1, distinct=1, row_bytes=0)
+    found = Rates(machine, table_bytes=table_bytes).lookup(Access(ids=1, distinct=1, bags=1, row_bytes=0))
     assert found == pytest.approx(share * 1e-9 + (1 - share) * 10e-9)
 
 

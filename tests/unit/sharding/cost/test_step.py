@@ -11,7 +11,7 @@ from sharding.cost.step import Sent, StepWork, TableLoad, step_parts, step_secon
 from sharding.cost.work import DenseWork, Pass
 from tests.unit.sharding.cost.made_hardware import round_machine
 
-LOAD = TableLoad(rank=0, rows=1000, columns=10, ids=100.0, distinct=50.0, rule="adagrad")
+LOAD = TableLoad(rank=0, rows=1000, columns=10, ids=100.0, distinct=50.0, bags=100.0, rule="adagrad")
 WORK = StepWork(
     world_size=2,
     rows_per_rank=100,

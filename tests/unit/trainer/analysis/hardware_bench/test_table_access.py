@@ -16,28 +16,30 @@ from trainer.analysis.hardware_bench.table_access import IdShape, TablesOrder, f
 CPU = torch.device("cpu")
 
 
-def seconds(ids: float, distinct: float, row_bytes: float, rate: tuple[float, float, float, float]) -> float:
-    id_ns, id_gb, row_ns, row_gb = rate
-    return 1e-9 * (ids * (id_ns + row_bytes / id_gb) + distinct * (row_ns + row_bytes / row_gb))
+def seconds(size: dict[str, float], rate: tuple[float, ...]) -> float:
+    id_ns, id_gb, row_ns, row_gb, bag_gb = rate
+    row_bytes = size["row_bytes"]
+    rows = size["ids"] * (id_ns + row_bytes / id_gb) + size["distinct"] * (row_ns + row_bytes / row_gb)
+    return 1e-9 * (rows + size["bags"] * row_bytes / bag_gb)
 
 
 def test_planted_rates_of_each_pass_are_found() -> None:
     random = np.random.default_rng(7)
-    rates = {"forward": (8.0, 20.0, 30.0, 6.0), "adagrad": (15.0, 4.0, 60.0, 1.5)}
+    rates = {"forward": (8.0, 20.0, 30.0, 6.0, 3.0), "adagrad": (15.0, 4.0, 60.0, 1.5, 1.0)}
     points = []
     for what, rate in rates.items():
         for row_bytes in (32.0, 64.0, 128.0, 256.0, 512.0):
             for ids in (1e4, 1e5, 1e6):
                 for share in (0.1, 0.5, 1.0):
-                    took = seconds(ids, ids * share, row_bytes, rate) * np.exp(random.normal(0, 0.03))
-                    size = {"ids": ids, "distinct": ids * share, "row_bytes": row_bytes}
-                    points.append(Point(what=what, size=size, seconds=(float(took),)))
-    points.append(Point(what="forward fresh", size=points[0].size, seconds=(1e3,)))  # the kernel's pages: left out
+                    for bag in (1, 10):
+                        size = {"ids": ids, "distinct": ids * share, "bags": ids / bag, "row_bytes": row_bytes}
+                        took = seconds(size, rate) * np.exp(random.normal(0, 0.02))
+                        points.append(Point(what=what, size=size, seconds=(float(took),)))
     lookup, fits = fit_lookup(points, where="far")
     assert set(lookup.backward) == {"adagrad"}
     for what, rate in (("forward", lookup.forward), ("adagrad", lookup.backward["adagrad"])):
         assert dataclasses.astuple(rate) == pytest.approx(rates[what], rel=0.25)
-    assert [fit.num_points for fit in fits] == [45, 45]
+    assert [fit.num_points for fit in fits] == [90, 90]
     assert max(fit.worst_error for fit in fits) < 0.15
 
 
