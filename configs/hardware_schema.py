@@ -15,6 +15,7 @@ from configs.section import Section, not_negative, positive
 MATMUL_TYPES = ("fp32", "bf16")
 COLLECTIVES = ("all_to_all", "all_reduce", "reduce_scatter", "all_gather")
 TABLE_RULES = ("sgd", "adagrad", "rowwise_adagrad", "adam")
+BUFFER_KINDS = ("alone", "exchanged", "row_wise")
 PHASES = ("data", "lookup", "communication", "dense", "optimizer")
 
 
@@ -233,7 +234,11 @@ class Calibration(Section):
     """What a run's peak grows by beside all that the model counts."""
 
     activation_factor: float = 1.0
-    """Peak of what a step allocates and frees, over the activations kept for the backward pass and the buffers."""
+    """What of members' activations shows in the peak of a run's memory, over what is traced."""
+
+    buffer_factors: dict[str, float] = field(default_factory=dict)
+    """The same of id_buffers and embedding_buffers: of a rank alone (alone), of ranks that exchange pooled embeddings
+    (exchanged), and of tables split by rows, whose sums are scattered (row_wise). 1 where not given."""
 
     runs: int = 0
     """How many runs these are fitted to; 0: none."""
@@ -242,6 +247,12 @@ class Calibration(Section):
         self.refuse(
             *(positive(f"factors.{phase}", factor) for phase, factor in self.factors.items()),
             *(f"factors.{phase}: not one of {', '.join(PHASES)}" for phase in self.factors if phase not in PHASES),
+            *(positive(f"buffer_factors.{kind}", factor) for kind, factor in self.buffer_factors.items()),
+            *(
+                f"buffer_factors.{kind}: not one of {', '.join(BUFFER_KINDS)}"
+                for kind in self.buffer_factors
+                if kind not in BUFFER_KINDS
+            ),
             not_negative("memory_gib", self.memory_gib),
             positive("activation_factor", self.activation_factor),
             not_negative("runs", self.runs),

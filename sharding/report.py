@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torchrec.distributed.types import ShardingType
 
 from sharding.ledger import HOST_KIND, Ledger, PlannedJob, PlannedTable, ShardLoad
 
@@ -31,6 +32,7 @@ class PlanReport:
     # Of sent_bytes_per_rank, what goes to other hosts.
     sent_to_hosts_per_rank: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lookups: tuple[ShardLoad, ...] = ()
+    row_wise_share: float = 0.0  # of the columns of all sharded tables, those of tables split by rows
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -72,6 +74,7 @@ class PlanReport:
         }
         return {
             "tables_per_sharding_type": dict(self.tables_per_sharding_type),
+            "row_wise_share": self.row_wise_share,
             **{name: {kind: list(of_ranks) for kind, of_ranks in kinds.items()} for name, kinds in by_kind.items()},
             "imbalance": {
                 "held": self.imbalance,
@@ -129,7 +132,16 @@ def report_plan(
         received_bytes_per_rank=_rounded(ledger.received),
         sent_to_hosts_per_rank=_rounded(ledger.sent_to_hosts),
         lookups=tuple(ledger.loads),
+        row_wise_share=_row_wise_share(placed, tables=tables),
     )
+
+
+def _row_wise_share(placed: Mapping[str, Mapping[str, Any]], *, tables: Mapping[str, PlannedTable]) -> float:
+    columns: Counter[str] = Counter()
+    for name, plan in placed.items():
+        columns[plan["sharding_type"]] += tables[name].dim
+    sharded = columns.total() - columns[ShardingType.DATA_PARALLEL.value]
+    return columns[ShardingType.ROW_WISE.value] / sharded if sharded else 0.0
 
 
 def _rounded(kinds: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[int, ...]]:

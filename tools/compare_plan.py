@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError
 from configs.loader import read_hardware
-from trainer import storage
+from trainer import quiet_libraries, storage
 from trainer.analysis.plan_comparison.comparison import as_json, check_device, compare, lines
 from trainer.analysis.plan_comparison.prediction import past_run, predicted
 from trainer.analysis.plan_comparison.run_usage import read_usage
@@ -29,6 +29,7 @@ from trainer.analysis.plan_comparison.run_usage import read_usage
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, reads, predicts, compares, prints; gives the exit code."""
     options = _parser().parse_args(arguments)
+    quiet_libraries.silence()
     try:
         usage, hardware = read_usage(options.run), read_hardware(options.hardware)
         check_device(usage, hardware=hardware)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError, ConfigError
 from configs.hardware_schema import Calibration, HardwareFile
 from configs.loader import read_hardware
-from trainer import storage
+from trainer import quiet_libraries, storage
 from trainer.analysis.plan_comparison.calibration_fit import fit, with_calibration
 from trainer.analysis.plan_comparison.study_cases import study_cases
 from trainer.analysis.plan_comparison.study_points import study_points, uncalibrated
@@ -43,6 +43,7 @@ SECTIONS = ("measure", "fit", "report")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, measures, fits, reports; gives the exit code."""
     options = _parser().parse_args(arguments)
+    quiet_libraries.silence()
     sections = SECTIONS if options.only is None else (options.only,)
     try:
         hardware = _hardware(options, sections)

@@ -4,6 +4,7 @@ Legend: B rows of a rank's batch, S bytes of a row as stored, N rows of an epoch
 
     activations  calibration.activation_factor times the most that members' operations hold at once (a trace without
                  values); in scoring of a forward pass
+    id_buffers, embedding_buffers  as in the plan's report, times calibration.buffer_factors
     batches      CPU hosts: 2 windows of min(data.shuffle_window, N) rows of S bytes (the one that is read and the
                  next), and prefetch_batches + 1 batches of B S; of these, GPU hosts have the batches on the GPU
     process      memory.process_gib and calibration.memory_gib
@@ -21,6 +22,7 @@ from trainer.planning.capacity_point import HELD
 from trainer.planning.planning_job import PlanningJob
 
 _GIB = 2**30
+_BUFFERS = ("id_buffers", "embedding_buffers")
 _COPIED = ("table_weights", "table_optimizer", "dense_weights", "dense_optimizer", "best_weights")
 
 
@@ -46,6 +48,7 @@ class PointMemory:
             "batches": batches + self._of_windows * self._on_cpu,
             "process": round((hardware.memory.process_gib + hardware.calibration.memory_gib) * _GIB),
         }
+        self._buffer_factors = hardware.calibration.buffer_factors
         self._reserve = round(machine.rank_bytes * machine.reserve_share)
 
     @property
@@ -57,12 +60,21 @@ class PointMemory:
         """Kind, of HELD -> bytes of each rank where it computes; kinds of which there is nothing are left out."""
         num_ranks = report.job.world_size
         held = {kind: tuple(of) for kind, of in report.bytes_per_rank.items() if kind != HOST_KIND}
+        factor = self._buffer_factor(report)
+        held |= {kind: tuple(round(count * factor) for count in held[kind]) for kind in _BUFFERS}
         held |= {kind: (count,) * num_ranks for kind, count in self._beside.items()}
         held["reserve"] = (self._reserve,) * num_ranks
         if self._on_cpu:
             held["checkpoint_copy"] = self._checkpoint_copy(report)
         assert set(held) <= set(HELD), sorted(set(held) - set(HELD))
         return {kind: held[kind] for kind in HELD if any(held.get(kind, ()))}
+
+    def _buffer_factor(self, report: PlanReport) -> float:
+        factors = self._buffer_factors
+        if report.job.world_size == 1:
+            return factors.get("alone", 1.0)
+        share = report.row_wise_share
+        return share * factors.get("row_wise", 1.0) + (1 - share) * factors.get("exchanged", 1.0)
 
     def on_host(self, report: PlanReport) -> tuple[int, ...]:
         """Bytes of each rank in a GPU host's memory; none on CPU hosts, where all of it is what ranks hold."""

@@ -270,6 +270,17 @@ def test_tables_add_up() -> None:
     assert found.sent_bytes_per_rank["ids_all_to_all"] == (2 * 160 + 210, 210, 2 * 160 + 210, 2 * 160 + 210)
 
 
+def test_the_share_of_tables_split_by_rows_is_of_columns_and_leaves_replicas_out() -> None:
+    tables = {"a": TABLE, "b": dataclasses.replace(TABLE, dim=12), "c": dataclasses.replace(TABLE, dim=100)}
+    plans = {
+        "a": placed("row_wise", *[(2, 4, rank) for rank in range(4)]),
+        "b": placed("table_wise", (8, 12, 0)),
+        "c": placed("data_parallel", kernel="dense"),
+    }
+    assert report_plan(plans, tables=tables, job=JOB).row_wise_share == 4 / 16
+    assert report_plan({"c": plans["c"]}, tables=tables, job=JOB).row_wise_share == 0
+
+
 def by_hand(*held: int, sent: Sequence[int] = (0, 0)) -> PlanReport:
     return PlanReport(
         job=JOB,
@@ -304,6 +315,7 @@ def test_the_report_is_plain_values_and_a_short_table() -> None:
     ]
     assert json.loads(json.dumps(found.as_json())) == {
         "tables_per_sharding_type": {"row_wise": 2, "data_parallel": 1},
+        "row_wise_share": 0.0,
         "bytes_per_rank": {"table_weights": [3 * 2**20, 2**20], "host_tables": [7, 7]},
         "sent_bytes_per_rank": {"ids_all_to_all": [2**30, 500]},
         "received_bytes_per_rank": {"ids_all_to_all": [500, 2**30]},

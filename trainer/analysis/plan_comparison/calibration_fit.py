@@ -3,7 +3,8 @@
 A phase's factor is the median over runs of measured over modelled seconds. Making batches is hidden behind the rest, so
 what a run waits for says nothing of it: where the hardware file lets nothing overlap, its factor is the median of what
 the other phases leave of the step; elsewhere it has none. Memory is a robust line (soft L1, relative to what was
-measured): growth = what the plan and the parameters take + activation_factor x activations + memory_gib.
+measured): growth = what the plan and the parameters take + activation_factor x activations + buffer_factors x buffers
++ memory_gib, with a factor of buffers for ranks alone, for exchanges of pooled embeddings and for tables split by rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from configs.errors import ConfigError
-from configs.hardware_schema import PHASES, Calibration, HardwareFile
+from configs.hardware_schema import BUFFER_KINDS, PHASES, Calibration, HardwareFile
 from trainer.analysis.plan_comparison.study_points import StudyPoint
 
 _LEAST_RUNS = 6
@@ -43,11 +44,12 @@ def fit(points: Sequence[StudyPoint], *, hardware: HardwareFile) -> Calibration:
             if (left := one.usage.other_seconds + one.usage.phases["data"]) > 0
             and (modelled := _parts(one)["data"]) > 0
         ]
-    activation_factor, memory_gib = _memory(points)
+    memory = _memory(points)
     return Calibration(
         factors={phase: round(statistics.median(factors[phase]), 4) for phase in PHASES if factors.get(phase)},
-        memory_gib=memory_gib,
-        activation_factor=activation_factor,
+        memory_gib=memory.pop("memory_gib"),
+        activation_factor=memory.pop("activation_factor"),
+        buffer_factors=memory,
         runs=len(points),
     )
 
@@ -75,6 +77,9 @@ def with_calibration(text: str, calibration: Calibration) -> str:
         "",
         "[calibration.factors]",
         *(f"{phase} = {factor}" for phase, factor in calibration.factors.items()),
+        "",
+        "[calibration.buffer_factors]",
+        *(f"{kind} = {factor}" for kind, factor in calibration.buffer_factors.items()),
     ]
     return "\n".join([*kept, "", *lines, ""])
 
@@ -93,18 +98,23 @@ def _ratios(points: Sequence[StudyPoint], phase: str) -> list[float]:
     ]
 
 
-def _memory(points: Sequence[StudyPoint]) -> tuple[float, float]:
-    """activation_factor and memory_gib."""
-    activations = np.array([one.activations for one in points], dtype=np.float64)
-    known = np.array([max(one.grown) for one in points], dtype=np.float64) - activations
+def _memory(points: Sequence[StudyPoint]) -> dict[str, float]:
+    """memory_gib, activation_factor, and the factor of each kind of buffers that the runs have."""
+    columns: dict[str, list[float]] = {
+        "memory_gib": [_GIB for _ in points],
+        "activation_factor": [one.activations for one in points],
+        **{kind: [one.buffers[kind] for one in points] for kind in BUFFER_KINDS},
+    }
+    columns = {name: column for name, column in columns.items() if any(column)}
+    table = np.array(list(columns.values()), dtype=np.float64).T
+    counted = [name != "memory_gib" for name in columns]  # in what is predicted without a calibration
+    known = np.array([max(one.grown) for one in points], dtype=np.float64) - table[:, counted].sum(axis=1)
     measured = np.array([one.usage.growth_bytes[one.fullest] for one in points], dtype=np.float64)
-
-    def residuals(parameters: np.ndarray) -> np.ndarray:
-        factor, gib = parameters
-        return (known + factor * activations + gib * _GIB) / measured - 1.0
-
     found = least_squares(
-        residuals, x0=(1.0, 0.05), bounds=((1e-3, 0.0), (np.inf, np.inf)), loss="soft_l1", f_scale=_SHIFT
+        lambda factors: (known + table @ factors) / measured - 1.0,
+        x0=[0.05, *[1.0] * (len(columns) - 1)],
+        bounds=([0.0, *[1e-3] * (len(columns) - 1)], np.inf),
+        loss="soft_l1",
+        f_scale=_SHIFT,
     )
-    factor, gib = found.x
-    return round(float(factor), 4), round(float(gib), 4)
+    return {name: round(float(factor), 4) for name, factor in zip(columns, found.x, strict=True)}

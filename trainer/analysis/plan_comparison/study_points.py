@@ -16,7 +16,7 @@ from trainer.analysis.plan_comparison.run_usage import RunUsage, usage_of
 from trainer.checkpoints.manifest import PLAN_NAME
 from trainer.planning.capacity_point import CapacityPoint
 
-_FACTORED = ("activations",)  # kinds of bytes that a calibration multiplies
+_BUFFERS = ("id_buffers", "embedding_buffers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,18 @@ class StudyPoint:
 
     @property
     def activations(self) -> int:
-        """Predicted bytes of the rank that grows most, of the kinds that a calibration multiplies."""
-        return sum(self.point.held[kind][self.fullest] for kind in _FACTORED if kind in self.point.held)
+        """Predicted bytes of the rank that grows most."""
+        return self.point.held["activations"][self.fullest]
+
+    @property
+    def buffers(self) -> dict[str, float]:
+        """Those of ids and embeddings on that rank, by the factor that a calibration has for them."""
+        assert self.point.plan is not None
+        of_rank = float(sum(self.point.held[kind][self.fullest] for kind in _BUFFERS if kind in self.point.held))
+        if self.point.world_size == 1:
+            return {"alone": of_rank, "exchanged": 0.0, "row_wise": 0.0}
+        share = self.point.plan["report"]["row_wise_share"]
+        return {"alone": 0.0, "exchanged": (1 - share) * of_rank, "row_wise": share * of_rank}
 
     @property
     def fullest(self) -> int:

@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from configs.hardware_schema import PHASES, HardwareFile
 from trainer import storage
@@ -162,6 +163,10 @@ def _scatter(axes: Any, dots: Sequence[tuple[StudyPoint, float, float]], *, with
                 label=f"{world} rank(s), {'calibration' if is_hollow else 'held out'}",
             )
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):  # few numbers, as they are spoken
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="upper left")

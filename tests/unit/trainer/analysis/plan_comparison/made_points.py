@@ -29,13 +29,14 @@ def made_point(
     held: Mapping[str, tuple[int, ...]] | None = None,
     parts: Mapping[str, float] | None = None,
     total: float = 0.2,
+    row_wise_share: float | None = None,
 ) -> CapacityPoint:
-    """A point of one rank."""
+    """A point of one rank; with a share of tables split by rows, of two."""
     return CapacityPoint(
         hardware="small",
         device="cpu",
         purpose="train",
-        world_size=1,
+        world_size=1 if row_wise_share is None else 2,
         num_hosts=1,
         batch_size=100,
         rows_per_rank=100,
@@ -51,7 +52,7 @@ def made_point(
         rows_per_second=100 / total,
         hours=1.0,
         cost=None,
-        plan=None,
+        plan={"report": {"row_wise_share": row_wise_share}},
         seconds_to_plan=0.1,
     )
 
