@@ -47,7 +47,7 @@ def _points(study: Study) -> Table:
     table = plain_table(
         "Points",
         *("machine", *swept, *(["for"] if several else [])),
-        *("ranks", "hosts", "fullest rank", "of", "step", "rows/s", "an epoch", "rank-hours", "cost"),
+        *("ranks", "hosts", "fullest rank + reserve", "of", "step", "rows/s", "an epoch", "rank-hours", "cost"),
     )
     table.add_column("limited by, or why it does not fit", justify="left", min_width=24)
     answers = _answers(study)
@@ -98,7 +98,7 @@ def _blocks(study: Study) -> list[RenderableType]:
         for questions, point in words.answers(study, purpose):
             parts += block(
                 point,
-                question=words.all_of(questions, point),
+                question=words.all_of(questions, point, selection.points_of(study, purpose)),
                 overlap=overlaps.get(point["hardware"], ""),
                 told=words.sweep_of(point, study["points"]),
             )
