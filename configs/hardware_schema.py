@@ -169,10 +169,19 @@ class AccessRate(Section):
     """
 
     id_ns: float = 0.0
+    """Of every id, whatever the row's size."""
+
     id_gb_per_s: float = 0.0
+    """Bytes of the row of every id."""
+
     row_ns: float = 0.0
+    """Of every distinct row, whatever its size."""
+
     row_gb_per_s: float = 0.0
+    """Bytes of every distinct row."""
+
     bag_gb_per_s: float = 0.0
+    """Bytes of a row for every bag."""
 
     def __post_init__(self) -> None:
         keys = ("id_ns", "id_gb_per_s", "row_ns", "row_gb_per_s", "bag_gb_per_s")

@@ -1,4 +1,4 @@
-"""Every key of a run with its type, default and meaning: `--help` and docs/keys.md."""
+"""Every key of a run with its type, default and meaning: `--help` and docs/keys.md; and those of planning's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.command import Program
+from configs.hardware_schema import HardwareFile
 from configs.key_types import REQUIRED, field_types, is_mapping, section_in, type_in_words, value_in_words
+from configs.outline_schema import DataOutline
 from configs.schema import RunConfig
 from configs.section import ArchConfig, Section
 
@@ -130,6 +132,27 @@ def markdown(arch_classes: Mapping[str, type[ArchConfig]]) -> str:
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [
             f"| `{key.path}` | {_cell(key.type)} | {_cell(key.default)} | {_cell(key.meaning)} |" for key in group.keys
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def planning_markdown() -> str:
+    """The text of docs/planning_keys.md: the files that tools/plan_capacity.py reads beside a run's."""
+    lines = [
+        "# Every key of a hardware file and of an outline",
+        "",
+        "Written by `python tools/write_key_reference.py` from the docstrings of `configs/hardware_schema.py` and",
+        "`configs/outline_schema.py`; edit those. What they are for: [capacity.md](capacity.md).",
+    ]
+    for title, section in (
+        ("Hardware files, configs/hardware", HardwareFile),
+        ("Outlines, configs/outlines", DataOutline),
+    ):
+        lines += ["", f"## {title}", "", _first_line(section), ""]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{key.path.removeprefix('.')}` | {_cell(key.type)} | {_cell(key.default)} | {_cell(key.meaning)} |"
+            for key in _keys(section, path="", instance=None)
         ]
     return "\n".join(lines) + "\n"
 
