@@ -64,13 +64,14 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
             sentence=" ".join(str(error).split()),
         )
         return _point(job, hardware=hardware, world_size=world_size, refusal=refusal, seconds=time.monotonic() - began)
-    held = memory.held(report)
+    held, on_host = memory.held(report), memory.on_host(report)
     work = step_work(job.config, built=built, data=job.data, report=report, dense=job.dense_work(rows_per_rank))
     step = StepSeconds(parts=step_parts(work, hardware=hardware), total=step_seconds(work, hardware=hardware))
     point = dataclasses.replace(
-        _point(job, hardware=hardware, world_size=world_size, refusal=_shortage(held, machine=machine), seconds=0.0),
+        _point(job, hardware=hardware, world_size=world_size, refusal=None, seconds=0.0),
+        refusal=_shortage(held, machine=machine) or _host_shortage(on_host, machine=machine),
         held=held,
-        host_held=memory.on_host(report),
+        host_held=on_host,
         imbalance=_imbalance(report),
         tables_per_sharding_type=report.tables_per_sharding_type,
         sent_bytes={
@@ -156,6 +157,21 @@ def _shortage(held: dict[str, tuple[int, ...]], *, machine: Hardware) -> Refusal
         capacity_bytes=capacity,
         sentence=f"rank {of_ranks.index(need)} would hold {need / _GIB:,.1f} GiB, the reserve included, of"
         f" {capacity / _GIB:,.1f} GiB",
+    )
+
+
+def _host_shortage(on_host: tuple[int, ...], *, machine: Hardware) -> Refusal | None:
+    """What a GPU host lacks for what its ranks keep in its memory."""
+    need, capacity = max(on_host, default=0), int(machine.ddr_bytes * (1 - machine.reserve_share))
+    if need <= capacity:
+        return None
+    return Refusal(
+        where="host",
+        need_bytes=need,
+        capacity_bytes=capacity,
+        sentence=f"rank {on_host.index(need)} would keep {need / _GIB:,.1f} GiB in its host's memory, where its share"
+        f" less the reserve is {capacity / _GIB:,.1f} GiB; checkpoint.background = false spares the copy of the state,"
+        " a smaller data.shuffle_window its rows",
     )
 
 

@@ -23,6 +23,7 @@ from trainer.planning.update_work import member_updates, table_update
 
 _VALUE_BYTES = 4
 _STATE_VALUES = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
+_SCORED_BYTES = {"sharded": _VALUE_BYTES, "fp16": 2, "int8": 1}
 _REPLICA = "data_parallel"
 _LEAST_HALF = 0.01  # tables of a few rows may have all of their ids in one half
 
@@ -40,7 +41,12 @@ def step_work(
         dense: What members compute for a rank's batch.
     """
     trains = report.job.purpose == "train"
-    loads = [_load(one, spec=spec, data=data, built=built, trains=trains) for one, spec in _looked_up(built, report)]
+    frozen = built.task.ensemble.frozen_groups
+    value_bytes = _VALUE_BYTES if trains else _SCORED_BYTES[config.score.tables]
+    loads = [
+        _load(one, spec=spec, data=data, is_trained=trains and spec.group not in frozen, value_bytes=value_bytes)
+        for one, spec in _looked_up(built, report)
+    ]
     optimizer = _updates(config, built=built, loads=loads, report=report) if trains else DenseWork()
     stored_ids = sum(traffic.mean_ids for traffic in data.traffic.values())
     return StepWork(
@@ -60,13 +66,12 @@ def _looked_up(built: BuiltTask, report: PlanReport) -> list[tuple[ShardLoad, Ta
     return [(one, specs[one.table]) for one in report.lookups]
 
 
-def _load(one: ShardLoad, *, spec: TableSpec, data: DataFacts, built: BuiltTask, trains: bool) -> TableLoad:
+def _load(one: ShardLoad, *, spec: TableSpec, data: DataFacts, is_trained: bool, value_bytes: int) -> TableLoad:
     traffic = data.traffic[spec.feature]
     ids_of_table = one.ids * spec.num_rows / one.rows
     of_table = expected_distinct(table_rows=spec.num_rows, num_ids=round(ids_of_table), zipf=traffic.zipf)
     share = _share_of_ids(one, num_rows=spec.num_rows, first_half=traffic.first_half)
     of_rows = one.rows / spec.num_rows
-    is_trained = trains and spec.group not in built.task.ensemble.frozen_groups
     values = one.rows if spec.optimizer == "rowwise_adagrad" else one.rows * one.columns * _STATE_VALUES[spec.optimizer]
     return TableLoad(
         rank=one.rank,
@@ -76,6 +81,7 @@ def _load(one: ShardLoad, *, spec: TableSpec, data: DataFacts, built: BuiltTask,
         distinct=min(ids_of_table * share, one.rows, of_table * (share + of_rows) / 2),
         bags=one.bags,
         rule=one.rule if is_trained else None,
+        value_bytes=value_bytes,
         is_replica=one.sharding_type == _REPLICA,
         state_bytes=_VALUE_BYTES * values if is_trained else 0,
         host_share=_host_share(one, spec=spec, zipf=traffic.zipf),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.hardware_schema import Calibration, HardwareFile
+from configs.hardware_schema import AccessRate, Calibration, HardwareFile, LookupRates
 from configs.loader import read_hardware
 from configs.schema import RunConfig
 from sharding.hardware import planned_hardware
@@ -120,10 +120,26 @@ def test_scoring_has_neither_gradients_nor_state() -> None:
 
 @pytest.mark.parametrize(("dtype", "row_bytes"), [("fp16", 2 * 16), ("int8", 16 + 4)])
 def test_quantised_tables_are_whole_on_every_rank(dtype: str, row_bytes: int) -> None:
-    point = point_of(f"--score.tables={dtype}", purpose="score")
+    rate = AccessRate(id_gb_per_s=1.0)
+    by_bytes = machine(4096, device="cpu", ranks=4, lookup=LookupRates(forward=rate, backward={"sgd": rate}))
+    point = point_of(f"--score.tables={dtype}", purpose="score", hardware=by_bytes)
     rows = sum(facts().features.table_rows.values()) * 3  # shared, and two members' own
     assert point.held["table_weights"] == (rows * row_bytes,) * 2
     assert point.plan is None
+    whole = point_of(purpose="score", world_size=1, hardware=by_bytes)
+    assert whole.step is not None and point.step is not None
+    assert point.step.parts["lookup"] == pytest.approx(whole.step.parts["lookup"] / (2 if dtype == "fp16" else 4))
+
+
+def test_a_gpu_host_must_hold_what_its_ranks_keep_there() -> None:
+    hardware = machine(4096, ranks=4)
+    small = dataclasses.replace(hardware, host=dataclasses.replace(hardware.host, memory_gib=0.02))
+    words = ("--data.shuffle_window=100000",)  # of 40 bytes a row, two of them
+    assert point_of(*words, hardware=hardware).fits
+    found = point_of(*words, hardware=small)
+    assert found.refusal is not None and found.refusal.where == "host"
+    assert "checkpoint.background" in found.refusal.sentence
+    assert found.refusal.need_bytes == max(found.host_held) > 2 * 100_000 * 40
 
 
 def test_speed_is_the_batch_over_the_step_and_cost_the_hosts_hours() -> None:
