@@ -29,6 +29,9 @@ class Host(Section):
     memory_gib: float
     """Host memory."""
 
+    threads_per_rank: int = 1
+    """CPU threads of a rank that the rates are of: run.threads_per_rank of a run that is to reach them."""
+
     disk_gb_per_s: float = 2.0
     """Reading prepared files, all ranks together."""
 
@@ -44,6 +47,7 @@ class Host(Section):
     def __post_init__(self) -> None:
         self.refuse(
             positive("ranks", self.ranks),
+            positive("threads_per_rank", self.threads_per_rank),
             positive("memory_gib", self.memory_gib),
             positive("disk_gb_per_s", self.disk_gb_per_s),
             not_negative("disk_gib", self.disk_gib),

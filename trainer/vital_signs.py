@@ -14,7 +14,9 @@ from configs.errors import EXIT_FAILURE
 from trainer.peers import Peer
 
 _ROOT = str(Path(__file__).resolve().parents[1]) + "/"
-_COLLECTIVES = ("/torch/distributed/", "/torchrec/distributed/")  # where Python stands while it waits for other ranks
+# Where Python stands while it waits for other ranks; the last is ours, around a wait that is timed.
+_TIMED_WAIT = "sharding/collective_waits.py"
+_COLLECTIVES = ("/torch/distributed/", "/torchrec/distributed/", f"/{_TIMED_WAIT}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def main_thread_place() -> tuple[str, bool]:
     waits = frame is not None and any(part in frame.f_code.co_filename for part in _COLLECTIVES)
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith(_ROOT) and "/site-packages/" not in path:
+        if path.startswith(_ROOT) and "/site-packages/" not in path and path != _ROOT + _TIMED_WAIT:
             return f"{path.removeprefix(_ROOT)}:{frame.f_lineno} ({frame.f_code.co_name})", waits
         frame = frame.f_back
     return "", waits

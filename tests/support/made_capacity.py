@@ -65,6 +65,7 @@ def made_study(
         for world_size in ranks
     ]
     chosen = {purpose: _chosen(points, purpose) for purpose in purposes}
+    chosen_of = {purpose: {one.name: _chosen(points, purpose, one.name) for one in machines} for purpose in purposes}
     return {
         "format": "chorus-capacity",
         "format_version": 1,
@@ -81,6 +82,8 @@ def made_study(
         "swept": sweep,
         "points": points,
         "chosen": chosen,
+        "chosen_of": chosen_of,
+        "was_stopped": False,
         "growth": _growth(points, chosen, ranks) if with_more else [],
         "serving": _serving() if with_more else None,
         "quality": _quality(sweep.get("members", ())) or None if with_more else None,
@@ -147,7 +150,12 @@ def made_point(machine: Machine, world_size: int, purpose: Literal["train", "sco
         plan=None,
         seconds_to_plan=0.3,
     )
-    return point.as_json() | {"swept": dict(setting), "table_bytes": table_bytes}
+    return point.as_json() | {
+        "swept": dict(setting),
+        "table_bytes": table_bytes,
+        "reserve_bytes": held["reserve"],
+        "host_room_bytes": 100 * GIB if machine.device == "cuda" else 0,
+    }
 
 
 def _of_ranks(count: int, world_size: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """ByteSum: the least that an ensemble's weights and optimizer state take on a rank under any plan, by arithmetic.
 
-It counts tables and dense parameters alone, the tables spread as evenly as their placements allow; buffers, batches and
-activations come on top. So what it rules out no planner can place, and what it lets through may still not fit.
+It counts tables and dense parameters, and the copy of both that checkpoints are written from, the tables spread as
+evenly as their placements allow; buffers, batches and activations come on top. So what it rules out no planner can place, and what it lets through may still not fit.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from trainer.planning.page.words import size
 from trainer.quantised_tables import quantised_bytes
 
 Purpose = Literal["train", "score"]
+Memory = Literal["device", "host"]  # where ranks compute, or that of a GPU's host
 
 _VALUE_BYTES = 4
 # Rule -> state values of one weight; row-wise Adagrad keeps one of a row, or of a piece of a row.
@@ -45,6 +46,8 @@ class TableBytes:
     rows: int
     device_bytes: float  # of a row, where ranks compute
     host_bytes: float = 0.0  # of a row, in the memory of a GPU's host
+    copy_bytes: float = 0.0  # of a row, in the copy that checkpoints are written from
+    columns: int = 0
     spread: Literal["every_rank", "one_rank", "one_host", "all_ranks"] = "all_ranks"
     piece_share: float = 1.0  # of a row: columns that stay together
 
@@ -75,6 +78,9 @@ class ByteSum:
 
     tables: tuple[TableBytes, ...]
     dense_bytes: int  # on every rank: weights, and in training gradients and optimizer state
+    dense_copy_bytes: int = 0  # on every rank, in the copy that checkpoints are written from
+    copy_in: Memory = "device"  # where that copy lies
+    is_replicated: bool = False  # every rank holds all tables, quantised
 
     @property
     def table_bytes(self) -> int:
@@ -88,50 +94,81 @@ class ByteSum:
             tables=tuple(dataclasses.replace(table, rows=math.ceil(table.rows * factor)) for table in self.tables),
         )
 
-    def least_per_rank(self, hardware: HardwareFile, *, world_size: int) -> int:
-        """The least that the fullest rank holds where it computes: in its GPU, or in its share of a CPU host."""
-        return round(self._least("device_bytes", on=planned_hardware(hardware, world_size=world_size)))
+    def least_per_rank(self, hardware: HardwareFile, *, world_size: int, memory: Memory = "device") -> int:
+        """The least that the fullest rank holds where it computes, in its GPU or its share of a CPU host.
 
-    def shortfall(self, hardware: HardwareFile, *, world_size: int) -> Shortfall | None:
-        """What so many ranks lack for any plan; None: the bytes alone do not rule them out."""
+        Args:
+            hardware: The kind of machine.
+            world_size: Ranks.
+            memory: "host": in a GPU host's memory instead.
+        """
+        return round(self._least(memory, on=planned_hardware(hardware, world_size=world_size)))
+
+    def shortfall(self, hardware: HardwareFile, *, world_size: int, host_memory: bool = False) -> Shortfall | None:
+        """What so many ranks lack for any plan; None: the bytes alone do not rule them out.
+
+        Args:
+            hardware: The kind of machine.
+            world_size: Ranks.
+            host_memory: Whether tables may lie in GPU hosts' memory whatever their kernel.
+        """
         on = planned_hardware(hardware, world_size=world_size)
-        need, capacity = self._least("device_bytes", on=on), room(hardware, world_size=world_size)
-        where: Literal["device", "host", "placement"] = "device" if hardware.device == "cuda" else "host"
+        need, capacity = self._least("device", on=on), room(hardware, world_size=world_size)
+        of_host = host_room(hardware, world_size=world_size)
+        if host_memory and hardware.device == "cuda":
+            need, capacity = self._least("device", "host", on=on), capacity + of_host
         if need > capacity:
-            subject = "weights and optimizer state take"
-            if (table := self._too_large(capacity, on=on)) is not None:
-                where, subject = "placement", f"table {table.name} alone takes, placed as {table.key} says,"
+            return self._device_shortfall(need, capacity=capacity, on=on)
+        need = self._least("host", on=on)
+        if hardware.device == "cuda" and need > of_host:
             sentence = (
-                f"{subject} at least {size(need)} on a rank of {world_size}, and beside the reserve and the process"
-                f" there are {size(max(capacity, 0))}"
+                f"{self._kept_in_host} take at least {size(need)} a rank in its host's memory, whose share of it less the"
+                f" reserve is {size(of_host)}"
             )
-            need += on.rank_bytes - capacity
-            return Shortfall(where=where, need_bytes=round(need), capacity_bytes=on.rank_bytes, sentence=sentence)
-        need, capacity = self._least("host_bytes", on=on), on.ddr_bytes
-        if hardware.device == "cuda" and need > capacity:
-            sentence = f"tables in host memory take at least {size(need)} a rank, whose share of it is {size(capacity)}"
-            return Shortfall(where="host", need_bytes=round(need), capacity_bytes=capacity, sentence=sentence)
+            return Shortfall(where="host", need_bytes=round(need), capacity_bytes=of_host, sentence=sentence)
         return None
 
-    def _least(self, kind: str, *, on: Hardware) -> float:
-        replicated = self._replicated(kind) + (self.dense_bytes if kind == "device_bytes" else 0)
-        pieces = [table.least(getattr(table, kind), on=on) for table in self._cut]
-        return replicated + max(self._spread(kind) / on.world_size, *pieces, 0.0)
+    def _device_shortfall(self, need: float, *, capacity: int, on: Hardware) -> Shortfall:
+        where: Literal["device", "host", "placement"] = "device" if on.device == "cuda" else "host"
+        copied = self.copy_in == "device" and self.dense_copy_bytes
+        subject = "weights, optimizer state and the checkpoint's copy" if copied else "weights and optimizer state"
+        subject += " take"
+        if (table := self._too_large(capacity, on=on)) is not None:
+            where, subject = "placement", f"table {table.name} alone takes, placed as {table.key} says,"
+        sentence = (
+            f"{subject} at least {size(need)} on a rank of {on.world_size}, and beside the reserve and the process"
+            f" there are {size(max(capacity, 0))}"
+        )
+        if self.is_replicated:
+            sentence += "; every rank holds all tables: more ranks do not help"
+        need += on.rank_bytes - capacity
+        return Shortfall(where=where, need_bytes=round(need), capacity_bytes=on.rank_bytes, sentence=sentence)
 
     @property
-    def _cut(self) -> list[TableBytes]:
-        return [table for table in self.tables if table.spread != "every_rank"]
+    def _kept_in_host(self) -> str:
+        has_copy = self.copy_in == "host" and self.dense_copy_bytes > 0
+        kinds = ["tables"] * any(table.host_bytes for table in self.tables)
+        return " and ".join(kinds + ["the checkpoint's copy (checkpoint.background)"] * has_copy)
 
-    def _spread(self, kind: str) -> float:
-        return sum(table.rows * getattr(table, kind) for table in self._cut)
+    def _least(self, *memories: Memory, on: Hardware) -> float:
+        """Of these kinds of memory together."""
+        cut = [table for table in self.tables if table.spread != "every_rank"]
+        everywhere = [table for table in self.tables if table.spread == "every_rank"]
+        row = {table.name: sum(self._row_bytes(table, memory) for memory in memories) for table in self.tables}
+        replicated = sum(table.rows * row[table.name] for table in everywhere)
+        dense = self.dense_bytes * ("device" in memories) + self.dense_copy_bytes * (self.copy_in in memories)
+        spread = sum(table.rows * row[table.name] for table in cut) / on.world_size
+        return replicated + dense + max(spread, *(table.least(row[table.name], on=on) for table in cut), 0.0)
 
-    def _replicated(self, kind: str) -> float:
-        return sum(table.rows * getattr(table, kind) for table in self.tables if table.spread == "every_rank")
+    def _row_bytes(self, table: TableBytes, memory: Memory) -> float:
+        held = table.device_bytes if memory == "device" else table.host_bytes
+        return held + table.copy_bytes * (self.copy_in == memory)
 
     def _too_large(self, capacity: float, *, on: Hardware) -> TableBytes | None:
         """The largest of the tables that their placement puts where they do not fit even alone."""
-        bound = (table for table in self._cut if table.spread != "all_ranks")
-        found = [(least, table) for table in bound if (least := table.least(table.device_bytes, on=on)) > capacity]
+        bound = (table for table in self.tables if table.spread not in ("all_ranks", "every_rank"))
+        of = ((table.least(self._row_bytes(table, "device"), on=on), table) for table in bound)
+        found = [(least, table) for least, table in of if least > capacity]
         return max(found, key=lambda one: one[0])[1] if found else None
 
 
@@ -140,6 +177,12 @@ def room(hardware: HardwareFile, *, world_size: int) -> int:
     return planned_hardware(hardware, world_size=world_size).free_bytes(
         taken_bytes=round(hardware.memory.process_gib * 2**30)
     )
+
+
+def host_room(hardware: HardwareFile, *, world_size: int) -> int:
+    """Bytes of a rank's share of its host's memory that are there beside the reserve."""
+    on = planned_hardware(hardware, world_size=world_size)
+    return int(on.ddr_bytes * (1 - on.reserve_share))
 
 
 def byte_sum(
@@ -163,21 +206,27 @@ def byte_sum(
     ensemble = built.task.ensemble
     members = dict(config.expanded_members())
     keeps_best = purpose == "train" and config.train.early_stop.evaluations > 0
-    dense = 0
+    copies = purpose == "train" and config.checkpoint.background
+    dense = dense_copy = 0
     for name, module in ensemble.bank.members.items():
         rule = members[name].optimizer or config.dense.optimizer
         values = 1 if purpose == "score" else 2 + keeps_best + _STATE_VALUES[rule]
-        dense += _VALUE_BYTES * values * sum(parameter.numel() for parameter in module.parameters())
+        parameter_bytes = _VALUE_BYTES * sum(parameter.numel() for parameter in module.parameters())
+        dense += values * parameter_bytes
+        dense_copy += (values - 1) * parameter_bytes * copies  # gradients are not kept
     if purpose == "score" and config.score.tables != "sharded":
         dtype, of = config.score.tables, torch.device(device)
         quantised = (_quantised(spec, quantised_bytes([spec], dtype=dtype, device=of)) for spec in built.specs)
-        return ByteSum(tables=tuple(quantised), dense_bytes=dense)
+        return ByteSum(tables=tuple(quantised), dense_bytes=dense, is_replicated=True)
     frozen = ensemble.frozen_groups
     tables = (
         _table(spec, trains=purpose == "train" and spec.group not in frozen, keeps_best=keeps_best, device=device)
         for spec in built.specs
     )
-    return ByteSum(tables=tuple(tables), dense_bytes=dense)
+    if not copies:
+        return ByteSum(tables=tuple(dataclasses.replace(table, copy_bytes=0.0) for table in tables), dense_bytes=dense)
+    copy_in: Memory = "host" if device == "cuda" else "device"
+    return ByteSum(tables=tuple(tables), dense_bytes=dense, dense_copy_bytes=dense_copy, copy_in=copy_in)
 
 
 def _table(spec: TableSpec, *, trains: bool, keeps_best: bool, device: str) -> TableBytes:
@@ -201,6 +250,8 @@ def _table(spec: TableSpec, *, trains: bool, keeps_best: bool, device: str) -> T
         rows=spec.num_rows,
         device_bytes=on_device,
         host_bytes=on_host,
+        copy_bytes=best * (not on_host) + weights + state,
+        columns=spec.dim,
         spread=_spread_of(placement),
         piece_share=columns / spec.dim,
     )
@@ -220,5 +271,6 @@ def _quantised(spec: TableSpec, count: int) -> TableBytes:
         feature=spec.feature,
         rows=spec.num_rows,
         device_bytes=row,
+        columns=spec.dim,
         spread="every_rank",
     )

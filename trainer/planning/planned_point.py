@@ -7,10 +7,12 @@ plan report's (sharding/ledger.py); a step's time is sharding/cost/step.py's. do
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import torch
 
+from configs.errors import ConfigError
 from configs.hardware_schema import HardwareFile
 from sharding.cost.step import step_parts, step_seconds
 from sharding.hardware import Hardware, planned_hardware
@@ -40,6 +42,7 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
         ConfigError: such a world, placement or plan file cannot be had.
     """
     began = time.monotonic()
+    _check_threads(job, hardware=hardware)
     machine = planned_hardware(hardware, world_size=world_size)
     rows_per_rank = job.rows_per_rank(world_size)
     memory = PointMemory(job, hardware=hardware, machine=machine)
@@ -83,6 +86,15 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
         seconds_to_plan=time.monotonic() - began,
     )
     return _with_speed(point, num_rows=job.num_rows, price_per_hour=hardware.host.price_per_hour)
+
+
+def _check_threads(job: PlanningJob, *, hardware: HardwareFile) -> None:
+    threads, rated = job.config.run.threads_per_rank, hardware.host.threads_per_rank
+    if hardware.device == "cpu" and threads != rated:
+        raise ConfigError(
+            f"run.threads_per_rank: the run has {threads}, and the rates of {hardware.name} are of {rated}; add"
+            f" --run.threads_per_rank={rated}, or name a hardware file of {threads}"
+        )
 
 
 def _quantised(job: PlanningJob, *, hardware: HardwareFile, world_size: int) -> PlanReport:
@@ -140,7 +152,7 @@ def _point(
 def _with_speed(point: CapacityPoint, *, num_rows: int, price_per_hour: float) -> CapacityPoint:
     assert point.step is not None
     rows_per_second = point.batch_size / point.step.total
-    hours = num_rows / rows_per_second / 3_600
+    hours = math.ceil(num_rows / point.batch_size) * point.step.total / 3_600
     cost = price_per_hour * point.num_hosts * hours if price_per_hour else None
     return dataclasses.replace(point, rows_per_second=rows_per_second, hours=hours, cost=cost)
 

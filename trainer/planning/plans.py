@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from configs.errors import ConfigError, PlanError
 from configs.hardware_schema import HardwareFile
+from sharding.hardware import planned_hardware
 from trainer.clock import clock
 from trainer.planning.byte_sum import ByteSum, Purpose, byte_sum
 from trainer.planning.capacity_point import CapacityPoint, Refusal
 from trainer.planning.page.words import many
-from trainer.planning.study import Case, Variant
+from trainer.planning.study import STOPPED, Case, Variant
 
 _SAY_SECONDS = 5.0
 
@@ -46,7 +47,7 @@ class Plans:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._planned, self._budget, self._say = planned, budget, say
-        self._points: dict[tuple[int, str, str, int], CapacityPoint] = {}
+        self._points: dict[tuple[int, str, str, int, bool], CapacityPoint] = {}
         self._sums: dict[tuple[int, str, str], ByteSum] = {}
         self._variants: list[Variant] = []  # kept, so that their ids stay theirs
         self._started = self._said = time.monotonic()
@@ -75,7 +76,7 @@ class Plans:
             ConfigError: such machines or such placements cannot be had.
         """
         shortfall = self.sum_of(case.variant, purpose=case.purpose, hardware=case.hardware).shortfall(
-            case.hardware, world_size=case.world_size
+            case.hardware, world_size=case.world_size, host_memory=case.host_memory
         )
         if shortfall is not None:
             return refused(
@@ -87,7 +88,7 @@ class Plans:
                     sentence=f"{shortfall.sentence}; not planned",
                 ),
             )
-        key = (id(case.variant), case.hardware.name, case.purpose, case.world_size)
+        key = (id(case.variant), case.hardware.name, case.purpose, case.world_size, case.host_memory)
         if key not in self._points:
             self._spend()
             self._tell(case)
@@ -106,7 +107,7 @@ class Plans:
             refusal = Refusal(
                 where="placement" if isinstance(error, ConfigError) else "planner",
                 need_bytes=0,
-                capacity_bytes=case.hardware.rank_bytes,
+                capacity_bytes=_rank_bytes(case),
                 sentence=" ".join(str(error).split()),
             )
             return refused(case, refusal)
@@ -119,10 +120,10 @@ class Plans:
 
     def _spend(self) -> None:
         if self.num_plans >= self._budget.max_plans:
-            raise OutOfBudgetError(f"stopped after {self.num_plans} plans; more with --max-plans")
+            raise OutOfBudgetError(f"{STOPPED} after {many(self.num_plans, 'plan')}; more with --max-plans")
         seconds = self._budget.seconds
         if seconds is not None and time.monotonic() - self._started >= seconds:
-            raise OutOfBudgetError(f"stopped after {clock(seconds)}; longer with --timeout")
+            raise OutOfBudgetError(f"{STOPPED} after {clock(seconds)}; longer with --timeout")
 
     def _tell(self, case: Case) -> None:
         """Before the first plan, and before others once the last word is some seconds old."""
@@ -162,7 +163,7 @@ def refused(case: Case, refusal: Refusal) -> CapacityPoint:
         refusal=refusal,
         held={},
         host_held=(),
-        capacity_bytes=hardware.rank_bytes,
+        capacity_bytes=_rank_bytes(case),
         imbalance=0.0,
         tables_per_sharding_type={},
         sent_bytes={},
@@ -173,3 +174,8 @@ def refused(case: Case, refusal: Refusal) -> CapacityPoint:
         plan=None,
         seconds_to_plan=0.0,
     )
+
+
+def _rank_bytes(case: Case) -> int:
+    """Of a rank: fewer ranks of a CPU host share all of its memory."""
+    return planned_hardware(case.hardware, world_size=case.world_size).rank_bytes

@@ -13,9 +13,9 @@ from trainer.planning.page import words
 from trainer.planning.page.selection import PURPOSES, Point
 
 OVERLAPS = {
-    "none": "nothing overlaps",
-    "data": "making batches hides behind the rest",
-    "data_and_ids": "making batches and the exchange of ids hide behind the rest",
+    "none": "The parts follow one another; nothing overlaps.",
+    "data": "Making batches hides behind the rest of a step.",
+    "data_and_ids": "Making batches and the exchange of ids hide behind the rest of a step.",
 }
 
 
@@ -50,20 +50,26 @@ def block(point: Point, *, question: str, overlap: str, told: str) -> list[Rende
 def _placements(point: Point) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in point["tables_per_sharding_type"].items())
     host = max(point["host_bytes_per_rank"], default=0)
-    beside = f"; beside it {words.size(host)} of its host's memory on the fullest rank" if host else ""
-    return f"tables: {kinds}; the fullest rank holds {point['imbalance']:.2f} x the mean of their bytes{beside}"
+    beside = (
+        f"\nhost memory: {words.size(host)} for the fullest rank's tables under uvm, row windows, batches and copy of a"
+        f" checkpoint, of {words.size(point['host_room_bytes'])} that are its share, the reserve off"
+    )
+    told = f"tables: {kinds}; the fullest rank holds {point['imbalance']:.2f} x the mean of their bytes"
+    return told + (beside if host else "")
 
 
 def _memory(point: Point) -> Table:
     table = plain_table("Memory of a rank", "", "mean", "most", "most/mean")
     held: Mapping[str, Sequence[int]] = point["held_bytes_per_rank"]
-    in_all = [sum(kinds) for kinds in zip(*held.values(), strict=True)]
-    for kind, of_ranks in [*held.items(), ("in all", in_all)]:
+    taken = {kind: of_ranks for kind, of_ranks in held.items() if kind != "reserve"}
+    in_all = [sum(kinds) for kinds in zip(*taken.values(), strict=True)]
+    for kind, of_ranks in [*taken.items(), ("takes in all", in_all)]:
         if not any(of_ranks):
             continue
         mean, most = sum(of_ranks) / len(of_ranks), max(of_ranks)
         table.add_row(words.KINDS.get(kind, kind), words.size(mean), words.size(most), f"{most / mean:.2f}")
-    table.add_row("there is", "", words.size(point["capacity_bytes"]), "")
+    table.add_row("reserve, kept free", "", words.size(point["reserve_bytes"]), "")
+    table.add_row("memory there is", "", words.size(point["capacity_bytes"]), "")
     return table
 
 
@@ -77,7 +83,8 @@ def _step(point: Point, overlap: str) -> Table:
         share = f"{seconds / in_all:.0%}" if in_all else ""
         table.add_row(words.PHASES.get(phase, phase) + bottleneck, words.seconds(seconds), share)
     table.add_row("step", words.seconds(total), "")
-    table.caption = Text(f"Where {OVERLAPS.get(overlap, overlap)}.")
+    told = OVERLAPS.get(overlap, "")
+    table.caption = Text(f"{told} Shares are of the sum of the parts, rounded.".strip())
     return table
 
 
@@ -91,12 +98,12 @@ def _traffic(point: Point) -> Table:
 
 def remedy_table(purpose: str, remedies: Mapping[str, Any]) -> Table:
     """What a rank needs and has, and what would make it fit, numbered."""
-    title = f"{PURPOSES[purpose]} fits nowhere. What would help, on {remedies['of']}, the largest saving first"
+    title = f"{PURPOSES[purpose]}: what would help on {remedies['of']}, the largest saving first"
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.min_width = len(title)
     table.caption_justify = "left"
     table.caption = Text(
-        f"The bytes of weights and optimizer state alone come to {words.size(remedies['need_bytes'])} on a rank, which"
+        f"The bytes of {words.state_of([purpose])} alone come to {words.size(remedies['need_bytes'])} on a rank, which"
         f" has {words.size(remedies['capacity_bytes'])}, {words.size(remedies['reserve_bytes'])} of them kept free."
     )
     for head, justify in (("", "right"), ("change", "left"), ("saves on a rank", "right"), ("suffices alone", "left")):

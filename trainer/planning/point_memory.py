@@ -8,7 +8,8 @@ Legend: B rows of a rank's batch, S bytes of a row as stored, N rows of an epoch
     batches      CPU hosts: 2 windows of min(data.shuffle_window, N) rows of S bytes (the one that is read and the
                  next), and prefetch_batches + 1 batches of B S; of these, GPU hosts have the batches on the GPU
     process      memory.process_gib and calibration.memory_gib
-    checkpoint_copy  where checkpoint.background: a copy of weights and states, in host memory
+    checkpoint_copy  where checkpoint.background: a copy of weights and states in host memory, of those that lie in host
+                 memory already too
     reserve      memory.reserve_share of the rank's memory
 """
 
@@ -23,7 +24,7 @@ from trainer.planning.planning_job import PlanningJob
 
 _GIB = 2**30
 _BUFFERS = ("id_buffers", "embedding_buffers")
-_COPIED = ("table_weights", "table_optimizer", "dense_weights", "dense_optimizer", "best_weights")
+_COPIED = ("table_weights", "table_optimizer", "dense_weights", "dense_optimizer", "best_weights", HOST_KIND)
 
 
 class PointMemory:

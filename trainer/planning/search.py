@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from configs.hardware_schema import HardwareFile
 from sharding.hardware import planned_hardware
 from trainer.planning.byte_sum import Purpose
-from trainer.planning.capacity_point import CapacityPoint
+from trainer.planning.capacity_point import CapacityPoint, Refusal
 from trainer.planning.page.words import many
+from trainer.planning.page.words import short as short_number
 from trainer.planning.plans import OutOfBudgetError, Plans
 from trainer.planning.study import Case, StudiedPoint, Study, Variant
 
@@ -75,6 +76,9 @@ class Survey:
         seen = {point.world_size for point in found}
         fitting = min((point for point in found if point.fits), key=lambda point: point.world_size, default=None)
         total = self._plans.sum_of(variant, purpose=purpose, hardware=hardware)
+        if total.is_replicated:
+            self._try_one_rank(found, visit=visit, hardware=hardware, hours=self._study.asked.epoch_hours)
+            return
         sizes = [
             size
             for size in world_sizes(hardware, most=self._sizes.most)
@@ -83,15 +87,64 @@ class Survey:
         possible = [size for size in sizes if total.shortfall(hardware, world_size=size) is None]
         ruled_out = [size for size in sizes if not possible or size < possible[0]]
         if ruled_out:
-            visit(ruled_out[-1])  # says why
+            found.append(visit(ruled_out[-1]))  # says why
             self._note(
                 hardware, purpose, f"the bytes alone rule out up to {ruled_out[-1]} ranks; they were not planned"
             )
-        first_fit = next((point for size in possible if (point := visit(size)).fits), fitting)
+        first_fit = fitting
+        for size in possible:
+            found.append(visit(size))
+            if found[-1].fits:
+                first_fit = found[-1]
+                break
         if first_fit is None:
             self._note(hardware, purpose, f"more than {self._sizes.most} ranks were not tried (--max-ranks)")
         elif self._study.asked.epoch_hours is not None:
             self._hasten(first_fit, visit=visit, hardware=hardware, hours=self._study.asked.epoch_hours)
+        self._ask_host_memory(found, variant=variant, hardware=hardware, purpose=purpose)
+
+    def _try_one_rank(
+        self,
+        found: Sequence[CapacityPoint],
+        *,
+        visit: Callable[[int], CapacityPoint],
+        hardware: HardwareFile,
+        hours: float | None,
+    ) -> None:
+        """Where every rank holds all tables: one has as much memory as there is for a rank, and more ranks no more."""
+        point = min((one for one in found if one.fits), key=lambda one: one.world_size, default=None) or visit(1)
+        if not point.fits:
+            text = 'every rank holds all tables: more ranks do not help; score.tables = "sharded", a smaller dim, or '
+            text += "a GPU with more memory" if hardware.device == "cuda" else "a host with more memory"
+            self._note(hardware, point.purpose, text)
+        elif hours is not None:
+            self._hasten(point, visit=visit, hardware=hardware, hours=hours)
+
+    def _ask_host_memory(
+        self, found: Sequence[CapacityPoint], *, variant: Variant, hardware: HardwareFile, purpose: Purpose
+    ) -> None:
+        """Whether the largest size that GPU memory is too small for would do with tables in host memory: one plan."""
+        groups = {member.tables: variant.config.table_group(member.tables) for member in variant.config.members.values()}
+        automatic = [name for name, group in groups.items() if group.kernel == "auto"]
+        short = [one.world_size for one in found if one.refusal is not None and _is_short_of_device(one.refusal)]
+        if hardware.device != "cuda" or not automatic or not short:
+            return
+        case = Case(
+            variant=variant, hardware=hardware, purpose=purpose, world_size=max(short), host_memory=True
+        )
+        try:
+            point = self._plans.try_point(case)
+        except OutOfBudgetError as stop:
+            self._note(hardware, purpose, f"{stop}: not seen whether {many(max(short), 'GPU')} would do with host memory")
+            return
+        keys = ", ".join(f'tables.{name}.kernel = "uvm_caching"' for name in automatic)
+        gpus = many(max(short), "GPU")
+        if point.refusal is None:
+            text = f"{gpus} would hold it with tables in host memory ({keys}): {short_number(point.rows_per_second)}"
+            self._note(hardware, purpose, f"{text} rows/s, {point.hours:.3g} hours")
+        else:
+            text = f"{gpus} would not hold it with tables in host memory ({keys}) either: {point.refusal.sentence}"
+            self._note(hardware, purpose, text)
 
     def _hasten(
         self,
@@ -130,6 +183,11 @@ class Survey:
 
     def _note(self, hardware: HardwareFile, purpose: Purpose, text: str) -> None:
         self._study.notes.append(f"{hardware.name} ({purpose}): {text}")
+
+
+def _is_short_of_device(refusal: Refusal) -> bool:
+    """Whether it is memory that is missing, and not a GPU host's; what cannot be had at all needs no bytes."""
+    return refusal.where != "host" and refusal.need_bytes > 0
 
 
 def world_sizes(hardware: HardwareFile, *, most: int, least: int = 1) -> Iterator[int]:

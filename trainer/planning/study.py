@@ -10,12 +10,14 @@ from typing import Any
 
 from configs.hardware_schema import HardwareFile
 from configs.schema import RunConfig
+from sharding.hardware import planned_hardware
 from trainer.planning.byte_sum import Purpose
 from trainer.planning.capacity_point import HELD, PHASES, CapacityPoint
 from trainer.planning.data_facts import DataFacts
 
 FORMAT = "chorus-capacity"
 FORMAT_VERSION = 1
+STOPPED = "stopped"  # what notes of a budget that is spent, or of Ctrl-C, begin with
 _CSV_LINKS = ("intra_host", "inter_host")
 
 
@@ -36,6 +38,7 @@ class Case:
     hardware: HardwareFile
     purpose: Purpose
     world_size: int
+    host_memory: bool = False  # whether kernel auto may put tables into a GPU host's memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,8 +50,14 @@ class StudiedPoint:
     table_bytes: int  # all tables, weights and state, each counted once
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, the plan left out."""
-        return self.point.as_json() | {"swept": dict(self.case.variant.swept), "table_bytes": self.table_bytes}
+        """Plain values, the plan left out; the reserve of a rank, and what its host has for it beside its GPU."""
+        machine = planned_hardware(self.case.hardware, world_size=self.case.world_size)
+        return self.point.as_json() | {
+            "swept": dict(self.case.variant.swept),
+            "table_bytes": self.table_bytes,
+            "reserve_bytes": round(machine.rank_bytes * machine.reserve_share),
+            "host_room_bytes": int(machine.ddr_bytes * (1 - machine.reserve_share)) if machine.device == "cuda" else 0,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,13 @@ class Study:
 
     def chosen(self, purpose: str) -> dict[str, StudiedPoint | None]:
         """The smallest that fits, the smallest within the deadline, and the cheapest: of cost, else of ranks' hours."""
-        fitting = [one for one in self.of(purpose) if one.point.fits]
+        return self._answers([one for one in self.of(purpose) if one.point.fits])
+
+    def chosen_of(self, purpose: str, machine: str) -> dict[str, StudiedPoint | None]:
+        """As `chosen`, among the points of one kind of machine."""
+        return self._answers([one for one in self.of(purpose) if one.point.fits and one.point.hardware == machine])
+
+    def _answers(self, fitting: Sequence[StudiedPoint]) -> dict[str, StudiedPoint | None]:
         hours = self.asked.epoch_hours
         in_time = [one for one in fitting if hours is not None and one.point.hours <= hours]
         priced = all(one.point.cost is not None for one in fitting)
@@ -103,6 +118,21 @@ class Study:
             if chosen["smallest"] is not None:
                 return chosen["deadline"] or chosen["smallest"]
         return None
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether plans, time or patience ended before all was looked at."""
+        return any(note.startswith(STOPPED) for note in self.notes)
+
+    def _unpriced(self) -> list[str]:
+        """What cannot be compared of several kinds of machine."""
+        without = [one.name for one in self.asked.hardware if not one.host.price_per_hour]
+        if len(self.asked.hardware) < 2 or not without:
+            return []
+        return [
+            f"no price is given of {', '.join(without)}: hours of all ranks of different machines do not compare; add"
+            " host.price_per_hour to their files"
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, plans left out."""
@@ -124,13 +154,13 @@ class Study:
             "hardware": [_machine(one) for one in self.asked.hardware],
             "swept": {key: list(values) for key, values in self.asked.swept.items()},
             "points": [one.as_json() for one in self.points],
-            "chosen": {
-                purpose: {
-                    question: None if one is None else places[id(one)] for question, one in self.chosen(purpose).items()
-                }
+            "chosen": {purpose: _placed(self.chosen(purpose), places) for purpose in self.asked.purposes},
+            "chosen_of": {
+                purpose: {one.name: _placed(self.chosen_of(purpose, one.name), places) for one in self.asked.hardware}
                 for purpose in self.asked.purposes
             },
-            "notes": list(self.notes),
+            "was_stopped": self.was_stopped,
+            "notes": [*self.notes, *self._unpriced()],
             "remedies": self.remedies,
             "growth": self.growth,
             "serving": self.serving,
@@ -147,6 +177,10 @@ class Study:
             swept = {key: one.case.variant.swept[key] for key in keys}
             writer.writerow(swept | _csv_figures(one))
         return text.getvalue()
+
+
+def _placed(answers: Mapping[str, StudiedPoint | None], places: Mapping[int, int]) -> dict[str, int | None]:
+    return {question: None if one is None else places[id(one)] for question, one in answers.items()}
 
 
 def _smallness(one: StudiedPoint) -> tuple[float, ...]:

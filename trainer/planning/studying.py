@@ -64,14 +64,20 @@ class PointPlanner:
 
     def __init__(self, asked: Collection[Variant]) -> None:
         self._asked = asked
-        self._jobs: dict[str, tuple[Variant, PlanningJob]] = {}
+        self._jobs: dict[tuple[str, bool], tuple[Variant, PlanningJob]] = {}
 
     def __call__(self, case: Case) -> CapacityPoint:
         """The point."""
-        variant, job = self._jobs.get(case.purpose, (None, None))
+        key = (case.purpose, case.host_memory)
+        variant, job = self._jobs.get(key, (None, None))
         if variant is not case.variant or job is None:
-            job = PlanningJob(config=case.variant.config, data=case.variant.data, purpose=case.purpose)
-            self._jobs[case.purpose] = (case.variant, job)
+            job = PlanningJob(
+                config=case.variant.config,
+                data=case.variant.data,
+                purpose=case.purpose,
+                host_memory=case.host_memory,
+            )
+            self._jobs[key] = (case.variant, job)
         is_given = case.purpose == "train" and case.variant in self._asked
         path = case.variant.config.run.plan if is_given else ""
         return plan_point(job, hardware=case.hardware, world_size=case.world_size, plan_path=path)

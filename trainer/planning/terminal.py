@@ -35,8 +35,7 @@ def _data(study: Study) -> str:
     data = study["data"]
     return (
         f"{study['config']}, {data['origin']}: {words.many(data['tables'], 'id feature')} of"
-        f" {number(data['ids_per_row'], 1)} ids a row, {data['train_rows']:,} rows to train on,"
-        f" {data['score_rows']:,} to score. All figures are estimates."
+        f" {number(data['ids_per_row'], 1)} ids a row, {words.rows_of(study)}. All figures are estimates."
     )
 
 
@@ -47,7 +46,8 @@ def _points(study: Study) -> Table:
     table = plain_table(
         "Points",
         *("machine", *swept, *(["for"] if several else [])),
-        *("ranks", "hosts", "fullest rank + reserve", "of", "step", "rows/s", "an epoch", "rank-hours", "cost"),
+        *("ranks", "hosts", "fullest rank", "of (reserve off)", "step", "rows/s"),
+        *(_work(study), "rank-hours", "cost"),
     )
     table.add_column("limited by, or why it does not fit", justify="left", min_width=24)
     answers = _answers(study)
@@ -57,7 +57,8 @@ def _points(study: Study) -> Table:
         ranks, hosts = f"{point['world_size']:,}{mark}", f"{point['num_hosts']:,}"
         table.add_row(Text(point["hardware"]), *cells, ranks, hosts, *_figures(point), style=_style(point))
     if answers:
-        table.caption = Text("* an answer: the smallest that fits, the smallest in time, or the cheapest")
+        of = " of its machine" if len(study["hardware"]) > 1 else ""
+        table.caption = Text(f"* an answer: the smallest that fits, the smallest in time, or the cheapest{of}")
     return table
 
 
@@ -65,20 +66,26 @@ def _style(point: Point) -> str:
     return "" if point["fits"] else "dim"
 
 
+def _work(study: Study) -> str:
+    """What hours are of."""
+    work = {"train": "an epoch", "score": "all rows"}
+    return " / ".join(work[purpose] for purpose in selection.purposes(study))
+
+
 def _answers(study: Study) -> set[int]:
-    return {place for of in study["chosen"].values() for place in of.values() if place is not None}
+    """Places of the answers, of all machines and of each."""
+    found = [*study["chosen"].values(), *(of for machines in study["chosen_of"].values() for of in machines.values())]
+    return {place for of in found for place in of.values() if place is not None}
 
 
 def _figures(point: Point) -> list[str]:
-    held = sum(selection.held_bytes(point).values())
-    there = words.size(point["capacity_bytes"])
+    need, there = selection.needed(point)
+    memory = ["–" if need is None else words.size(need), words.size(there)]
     if not point["fits"]:
-        refusal = point["refusal"]
-        return [words.size(held or refusal["need_bytes"]), there, "–", "–", "–", "–", "–", refusal["sentence"]]
+        return [*memory, "–", "–", "–", "–", "–", point["refusal"]["sentence"]]
     phase: str = point["bottleneck"]
     return [
-        words.size(held),
-        there,
+        *memory,
         words.seconds(point["step_seconds"]["total"]),
         words.short(point["rows_per_second"]),
         words.duration(point["hours"]),
@@ -134,7 +141,7 @@ def _growth(study: Study) -> Table:
             Text(one["hardware"]), one["purpose"], f"{one['world_size']:,}", rate, months + checked, factor, *ranks
         )
     table.caption = (
-        Text("~ by the bytes of weights and optimizer state alone, without a plan")
+        Text(f"~ by the bytes of {words.state_of(one['purpose'] for one in entries)} alone, without a plan")
         if any("~" in str(cell) for column in table.columns for cell in column.cells)
         else None
     )

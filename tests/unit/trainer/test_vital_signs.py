@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+import torch.distributed as dist
 
+from sharding.collective_waits import told_waits
 from tests.support.processes import sleeping, wait_until
 from trainer.peers import Peer
-from trainer.vital_signs import Failure, Heard, Status, find_gone, find_silent, find_stalled
+from trainer.vital_signs import Failure, Heard, Status, find_gone, find_silent, find_stalled, main_thread_place
 
 
 def status(rank: int, *, beats: int = 12, waits: bool = True, peer: Peer | None = None) -> Status:
@@ -104,3 +109,16 @@ def test_statuses_and_failures_travel_as_json() -> None:
     assert Status.from_json(status(3).as_json()) == status(3)
     failure = Failure(ranks=(1, 2), sentence="x", exit_code=2, hangs=True)
     assert Failure.from_json(failure.as_json() | {"ranks": [1, 2]}) == failure
+
+
+def test_a_wait_that_is_timed_is_a_wait_and_its_place_is_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist.Work, "wait", time.sleep)  # in C, as torch's own
+    seen = []
+    with told_waits(begin=lambda: None, end=lambda: None):
+        looker = threading.Timer(0.1, lambda: seen.append(main_thread_place()))
+        looker.start()
+        dist.Work.wait(0.5)  # type: ignore[arg-type]
+        looker.join()
+    ((place, waits),) = seen
+    assert waits
+    assert re.fullmatch(r"tests/unit/trainer/test_vital_signs\.py:\d+ \(test_a_wait_that_is_timed\w+\)", place)

@@ -72,7 +72,7 @@ def growth(study: Study) -> str:
         return ""
     text = (
         "Tables that grow by the same share every month, against what these machines hold when all else stays as it"
-        " is; bytes are of weights and optimizer state."
+        f" is; bytes are of {words.state_of(one['purpose'] for one in entries)}."
     )
     spans = _spans(entries)
     heads = ["Machines", "Growth a month", "Outgrown after", "At", *(f"Ranks in {one} months" for one in spans)]
@@ -85,7 +85,7 @@ def growth(study: Study) -> str:
         at = "–" if factor is None else f"{number(factor, 2)} × today's rows"
         rows.append([_grown(study, one), f"{number(one['percent_per_month'], 1)} %", told, at, *ranks])
         has_sums = has_sums or any("~" in cell for cell in rows[-1][2:])
-    note = "~ by the bytes of weights and optimizer state alone, without a plan."
+    note = f"~ by the bytes of {words.state_of(one['purpose'] for one in entries)} alone, without a plan."
     more = f'<p class="more">{escape(note)}</p>' if has_sums else ""
     chart = _growth_chart(study)
     return section("Growth", text, grid([("", chart)]) if chart else "", plain_table(heads, rows), more)
@@ -178,10 +178,13 @@ def answers(study: Study) -> str:
     rows = []
     for purpose in selection.purposes(study):
         points = selection.points_of(study, purpose)
-        for questions, point in words.answers(study, purpose):
+        found = [("", *answer) for answer in words.answers(study, purpose)]
+        for machine, questions, point in [*found, *words.of_machines(study, purpose)]:
+            alike = [one for one in points if not machine or one["hardware"] == machine]
+            of = f" of {machine} alone" if machine else ""
             rows.append(
                 [
-                    f"{PURPOSES[purpose]}: {words.all_of(questions, point, points)}",
+                    f"{PURPOSES[purpose]}: {words.all_of(questions, point, alike)}{of}",
                     words.machines(point),
                     words.sweep_of(point, points) or "–",
                     size(point["table_bytes"]),
@@ -219,7 +222,7 @@ def made(study: Study) -> str:
         ("Command", f"<code>{escape(study['command'])}</code>"),
         ("Configuration", escape(study["config"])),
         ("Data", escape(f"{data['origin']}: {many(tables, 'table')}, {number(data['ids_per_row'], 1)} ids a row")),
-        ("Rows", escape(f"{data['train_rows']:,} of an epoch, {data['score_rows']:,} to score")),
+        ("Rows", escape(words.rows_of(study))),
     ]
     if study["swept"]:
         told = "; ".join(f"{key}: {', '.join(_plain(one) for one in found)}" for key, found in study["swept"].items())

@@ -44,7 +44,7 @@ def all_points(study: Mapping[str, Any]) -> str:
     text = (
         f"{words.many(len(points), 'point')}, of which {fitting:,} {'fits' if fitting == 1 else 'fit'}. A click on a"
         " head puts the rows in its order. A rank is the fullest one, what it"
-        " takes is without the reserve; a step is as the machine overlaps its parts."
+        " takes or would take is without the reserve; a step is as the machine overlaps its parts."
     )
     table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     return section("All points", text, f'<div class="wide tall" tabindex="0">{table}</div>')
@@ -90,9 +90,9 @@ def _found(points: Sequence[Point]) -> list[Column]:
         ),
         Column(head="Rank takes (GiB)", shown=lambda one: _in(_taken(one), _GIB), key=_taken),
         Column(
-            head="Rank has (GiB)",
-            shown=lambda one: _in(one["capacity_bytes"], _GIB),
-            key=lambda one: one["capacity_bytes"],
+            head="Of, reserve off (GiB)",
+            shown=lambda one: _in(selection.needed(one)[1], _GIB),
+            key=lambda one: selection.needed(one)[1],
         ),
         Column(
             head="On its host (GiB)",
@@ -154,7 +154,7 @@ def _classes(column: Column) -> str:
 
 
 def _taken(point: Point) -> float | None:
-    return selection.taken_bytes(point) or None
+    return selection.needed(point)[0] or None
 
 
 def _of_host(point: Point) -> float | None:

@@ -130,6 +130,23 @@ def taken_bytes(point: Point) -> int:
     return sum(count for kind, count in held_bytes(point).items() if kind != "reserve")
 
 
+def needed(point: Point) -> tuple[int | None, int]:
+    """What the fullest rank takes, or would take (None: nobody has added it up), and what there is; no reserve in either.
+
+    Refusals hold all of a rank against all of its memory, tables against what all else leaves them, or what ranks keep
+    on a GPU's host against that; only the last is of another memory.
+    """
+    room, refusal = point["capacity_bytes"] - point["reserve_bytes"], point["refusal"]
+    if refusal is None:
+        return taken_bytes(point), room
+    need, there = refusal["need_bytes"], refusal["capacity_bytes"]
+    if not need:
+        return None, room
+    if there == point["capacity_bytes"]:
+        return need - point["reserve_bytes"], room
+    return (need, there) if refusal["where"] == "host" or there > room else (need + room - there, room)
+
+
 def filled(point: Point) -> float | None:
     """Share of the fullest rank's memory that is taken, the reserve included; of refused points what they would."""
     refusal = point["refusal"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer.analysis.drawing import number
@@ -102,6 +102,18 @@ def many(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
+def state_of(purposes: Iterable[str]) -> str:
+    """What bytes of tables and layers are of; scoring has no optimizer state."""
+    return "weights and optimizer state" if "train" in purposes else "weights"
+
+
+def rows_of(study: Study) -> str:
+    """The rows of what is planned for."""
+    data = study["data"]
+    told = {"train": f"{many(data['train_rows'], 'row')} to train on", "score": f"{many(data['score_rows'], 'row')} to score"}
+    return ", ".join(told[purpose] for purpose in study["chosen"]) or ", ".join(told.values())
+
+
 def device_word(point: Point) -> str:
     """What a rank is."""
     return "GPU" if point["device"] == "cuda" else "rank"
@@ -151,12 +163,13 @@ def conclusion(study: Study) -> tuple[str, list[tuple[str, str]]]:
     """
     told: list[tuple[str, str]] = []
     verdict = "ahead"
-    for purpose in selection.purposes(study):
+    for purpose in [one for one in PURPOSES if one in study["chosen"]]:
         points = selection.points_of(study, purpose)
         name = PURPOSES[purpose]
         if not any(point["fits"] for point in points):
             verdict = "behind"
-            told += [("lead", f"{name}: nothing that was tried fits."), ("more", _nearest(points))]
+            what = "stopped before an answer" if study["was_stopped"] else "nothing that was tried fits"
+            told += [("lead", f"{name}: {what}."), ("more", _nearest(points) if points else "")]
             continue
         grouped = answers(study, purpose)
         for questions, point in grouped:
@@ -164,6 +177,7 @@ def conclusion(study: Study) -> tuple[str, list[tuple[str, str]]]:
             told.append(("lead", f"{name}, {all_of(questions, point, points)}: {machines(point)}{with_sweep}."))
             told.append(("more", f"{pace(point)}. {memory(point)}"))
             told.append(("more", _fewer(point, points) if "smallest" in questions else ""))
+        told += [("more", sentence) for sentence in _of_machines(study, purpose)]
         if not grouped:
             told.append(("lead", f"{name}: {sum(point['fits'] for point in points):,} of the points fit."))
         if study.get("deadline_hours") and not any("deadline" in questions for questions, _ in grouped):
@@ -183,6 +197,25 @@ def answers(study: Study, purpose: str) -> list[tuple[list[str], Point]]:
             found.append(([question], point))
         else:
             same.append(question)
+    return found
+
+
+def of_machines(study: Study, purpose: str) -> list[tuple[str, list[str], Point]]:
+    """Where machines of several kinds are looked at: machine, questions, point, without what answers for all."""
+    places = study["chosen_of"].get(purpose, {})
+    if len(places) < 2:
+        return []
+    above = [(questions, id(point)) for questions, point in answers(study, purpose)]
+    found = []
+    for machine, of in places.items():
+        grouped: dict[int, list[str]] = {}
+        for question, place in of.items():
+            if place is not None:
+                grouped.setdefault(place, []).append(question)
+        for place, questions in grouped.items():
+            point = study["points"][place]
+            if (questions, id(point)) not in above:
+                found.append((machine, questions, point))
     return found
 
 
@@ -252,6 +285,20 @@ def _fewer(point: Point, points: Sequence[Point]) -> str:
         return ""
     nearest = max(alike, key=lambda one: one["world_size"])
     return f"On {many(nearest['world_size'], 'rank')} it does not fit: {_clause(nearest['refusal']['sentence'])}"
+
+
+def _of_machines(study: Study, purpose: str) -> list[str]:
+    """The answers of each machine, where there are several."""
+    points = selection.points_of(study, purpose)
+    return [
+        f"Of {machine} alone, {all_of(questions, point, _of_one(points, machine))}: {machines(point)}"
+        f"{_with_sweep(point, points)}, {pace(point)}."
+        for machine, questions, point in of_machines(study, purpose)
+    ]
+
+
+def _of_one(points: Sequence[Point], machine: str) -> list[Point]:
+    return [point for point in points if point["hardware"] == machine]
 
 
 def _too_slow(hours: float, name: str, points: Sequence[Point]) -> str:
