@@ -21,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError
 from configs.loader import read_hardware
 from trainer import quiet_libraries, storage
+from trainer.analysis.hardware_bench.measured_file import quick_warning
 from trainer.analysis.plan_comparison.comparison import as_json, check_device, compare, lines
 from trainer.analysis.plan_comparison.prediction import past_run, predicted
 from trainer.analysis.plan_comparison.run_usage import read_usage
+from trainer.planning.request import hardware_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     quiet_libraries.silence()
     try:
-        usage, hardware = read_usage(options.run), read_hardware(options.hardware)
+        usage, hardware = read_usage(options.run), read_hardware(hardware_path(options.hardware))
         check_device(usage, hardware=hardware)
         past = past_run(options.run, usage, data=options.data)
         point = predicted(past, usage, folder=options.run, hardware=hardware)
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{hardware.name}, {f'calibrated on {runs} runs' if runs else 'not calibrated'}; rows: {past.data.origin}"
         )
         print("\n".join(lines(found)))
+        if warning := quick_warning(hardware):
+            print(f"WARNING: {warning}", file=sys.stderr)
         if options.json:
             storage.write_json(options.json, {"run": options.run, "hardware": hardware.name, "figures": as_json(found)})
         return EXIT_DONE

@@ -11,7 +11,7 @@ Sections (default: all of them, one after the other):
 
 Everything is measured in --ranks processes at once, one thread each, since that is how ranks share a machine's memory
 and caches. Rates are fitted so that relative errors are small; the file's head says how well that went, and a fit that
-went badly is warned of. Let the machine do nothing else meanwhile: it takes about four minutes on two cores. The link
+went badly is warned of. Let the machine do nothing else meanwhile: it takes one to four minutes. The link
 between hosts cannot be measured on one. Examples:
 
   python tools/measure_hardware.py --output my_host.toml --price-per-hour 1.9
@@ -183,6 +183,7 @@ def _wishes(options: argparse.Namespace) -> Wishes:
         price_per_hour=options.price_per_hour,
         inter_host_gb_per_s=options.inter_host_gb_per_s,
         inter_host_latency_us=options.inter_host_latency_us,
+        is_quick=options.quick,
     )
 
 

@@ -2,8 +2,12 @@
 
 Builds the run of --config without values and without a GPU, plans its tables with the function that the trainer calls,
 and estimates memory, rows/s, hours and cost on machines that hardware files describe (configs/hardware/, or written by
-tools/measure_hardware.py). Further words are keys of the run, as the trainer takes them. What the bytes of tables alone
-rule out is not planned. Nothing fits: exit code 3, and numbered remedies. Ctrl-C keeps what was found. Examples:
+tools/measure_hardware.py). Further words are keys of the run, as the trainer takes them.
+
+Without --ranks, sizes are walked upwards: 1, 2, 4 ... ranks within a host, then whole hosts, one more at a time, to the
+first that fits. What the bytes of tables alone rule out is not planned. With --epoch-hours it goes on until that is
+met; sizes that even a linear gain would leave late are passed over, and four in a row that are no faster end it.
+Nothing fits: exit code 3, and numbered remedies. Ctrl-C keeps what was found. Examples:
 
   the smallest number of H100 hosts that holds the run, and the smallest that trains an epoch in two hours:
     python tools/plan_capacity.py --config configs/criteo_tb.toml --data configs/outlines/criteo_tb.toml
@@ -28,6 +32,7 @@ rule out is not planned. Nothing fits: exit code 3, and numbered remedies. Ctrl-
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -39,6 +44,7 @@ from rich.console import Console
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_NOTHING_FITS, ChorusError
 from trainer import quiet_libraries, storage
+from trainer.analysis.hardware_bench.measured_file import quick_warning
 from trainer.planning.page.page import write_page
 from trainer.planning.request import Request, read_request
 from trainer.planning.study import Study
@@ -51,12 +57,15 @@ _WIDTH_OF_A_FILE = 190  # where nobody says how wide the terminal is
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, plans, prints, writes; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options, words = _parser().parse_known_args(given)
+    options, words = _parser().parse_known_args(_with_values(given))
     quiet_libraries.silence()
     command = shlex.join(["python", "tools/plan_capacity.py", *given])
     try:
         request = read_request(vars(options), words, command=command)
         study = Study(asked=request.asked, data=request.variants[0].data)
+        for warning in filter(None, map(quick_warning, request.asked.hardware)):
+            study.notes.append(f"WARNING: {warning}")
+            _say(f"WARNING: {warning}")
         is_whole = studied(study, request, say=_say)
         show(study.as_json(), console=Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE))
         _write(study, request)
@@ -71,7 +80,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     if not is_whole:
         return EXIT_INTERRUPTED
-    return EXIT_DONE if all(study.fits(purpose) for purpose in request.asked.purposes) else EXIT_NOTHING_FITS
+    is_served = request.request_rows is None or study.serving is not None
+    fits = is_served and all(study.fits(purpose) for purpose in request.asked.purposes)
+    return EXIT_DONE if fits else EXIT_NOTHING_FITS
+
+
+def _with_values(given: Sequence[str]) -> list[str]:
+    """Joins --growth with a rate below zero, which argparse takes for a flag, so that the rate itself is refused."""
+    joined: list[str] = []
+    for word in given:
+        if joined and joined[-1] == "--growth" and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _whole(text: str) -> int:
+    """A whole number as TOML writes it: 2000000000, 2_000_000_000 or 2e9."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write it as 2000000000, 2_000_000_000 or 2e9")
 
 
 def _say(text: str) -> None:
@@ -110,10 +147,14 @@ def _parser() -> argparse.ArgumentParser:
     what(
         "--data", default="", metavar="PATH", help="outline (.toml), data report (.json) or prepared folder (data.root)"
     )
-    what("--rows", type=int, metavar="N", help="rows of an epoch and rows to score (default: those of the data)")
+    what("--rows", type=_whole, metavar="N", help="of an epoch and to score, as 2e9 (default: those of the data)")
     what("--purpose", choices=("train", "score", "both"), default="train", help="(default: %(default)s)")
     search = parser.add_argument_group("how many ranks").add_argument
-    search("--ranks", metavar="N1,N2", help="world sizes (default: upwards from what the bytes allow until it fits)")
+    search(
+        "--ranks",
+        metavar="N1,N2",
+        help="world sizes (default: 1, 2, 4 ... within a host, then whole hosts, until it fits)",
+    )
     search("--search", action="store_true", help="go upwards beside the --ranks named")
     search("--epoch-hours", type=float, metavar="H", help="go on until an epoch, or scoring all rows, takes no longer")
     search("--max-ranks", type=int, default=1024, metavar="N", help="where going upwards ends (default: %(default)s)")

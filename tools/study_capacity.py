@@ -36,6 +36,7 @@ from trainer.analysis.plan_comparison.study_points import study_points, uncalibr
 from trainer.analysis.plan_comparison.study_report import as_json, draw, markdown
 from trainer.analysis.plan_comparison.study_runs import Study
 from trainer.clock import clock
+from trainer.planning.request import hardware_path
 
 SECTIONS = ("measure", "fit", "report")
 
@@ -73,6 +74,7 @@ def _hardware(options: argparse.Namespace, sections: Sequence[str]) -> HardwareF
         if sections != ("measure",):
             raise ConfigError("--hardware: none; name the file of this machine, or take --only measure")
         return None
+    options.hardware = hardware_path(options.hardware)
     return read_hardware(options.hardware)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,9 @@ class DenseWork:
     peak_bytes: int = 0
     """The most that lives at once of what the operations allocate, saved_bytes included; parameters, their gradients
     and what comes in (embeddings, numbers, labels) left out."""
+
+    forward_of: Mapping[str, DenseWork] = field(default_factory=dict, compare=False)
+    """Member -> its own operations of the forward pass; members that are computed as one are not in it."""
 
     @property
     def num_ops(self) -> int:

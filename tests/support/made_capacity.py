@@ -83,7 +83,7 @@ def made_study(
         "points": points,
         "chosen": chosen,
         "chosen_of": chosen_of,
-        "was_stopped": False,
+        "unfinished": [],
         "growth": _growth(points, chosen, ranks) if with_more else [],
         "serving": _serving() if with_more else None,
         "quality": _quality(sweep.get("members", ())) or None if with_more else None,
@@ -144,6 +144,7 @@ def made_point(machine: Machine, world_size: int, purpose: Literal["train", "sco
             "inter_host": sent * (world_size - 1 - inside) // world_size,
         },
         step=StepSeconds(parts=parts, total=total) if fits else None,
+        dense_shares={},
         rows_per_second=per_second if fits else 0.0,
         hours=hours if fits else 0.0,
         cost=hours * hosts * machine.price_per_hour if fits and machine.price_per_hour else None,
@@ -171,11 +172,12 @@ def _refusal(need: int, machine: Machine, world_size: int) -> Refusal:
     return Refusal(where=where, need_bytes=need, capacity_bytes=machine.capacity_bytes, sentence=sentence)
 
 
-def _chosen(points: Sequence[Mapping[str, Any]], purpose: str) -> dict[str, int | None]:
-    """Of the largest ensemble, as the tool asks for one."""
+def _chosen(points: Sequence[Mapping[str, Any]], purpose: str, machine: str = "") -> dict[str, int | None]:
+    """Of the largest ensemble, as the tool asks for one; of one machine where it is named."""
     of_purpose = [place for place, point in enumerate(points) if point["purpose"] == purpose]
     last = points[of_purpose[-1]]["swept"]
     fitting = [place for place in of_purpose if points[place]["fits"] and points[place]["swept"] == last]
+    fitting = [place for place in fitting if machine in ("", points[place]["hardware"])]
     fast = [place for place in fitting if points[place]["hours"] <= 8]
     priced = [place for place in fitting if points[place]["cost"] is not None]
 

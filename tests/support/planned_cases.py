@@ -110,6 +110,8 @@ class MadeUpPlanner:
         )
         tables = total.least_per_rank(case.hardware, world_size=case.world_size)
         buffers = 4096 * blank.rows_per_rank
+        if case.host_memory:
+            tables = 0
         free = room(case.hardware, world_size=case.world_size)
         capacity = case.hardware.rank_bytes
         held = {"table_weights": tables, "embedding_buffers": buffers, "reserve": capacity - free}

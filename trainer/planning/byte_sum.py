@@ -1,7 +1,8 @@
 """ByteSum: the least that an ensemble's weights and optimizer state take on a rank under any plan, by arithmetic.
 
 It counts tables and dense parameters, and the copy of both that checkpoints are written from, the tables spread as
-evenly as their placements allow; buffers, batches and activations come on top. So what it rules out no planner can place, and what it lets through may still not fit.
+evenly as their placements allow; buffers, batches and activations come on top. So what it rules out no planner can
+place, and what it lets through may still not fit.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class ByteSum:
     dense_bytes: int  # on every rank: weights, and in training gradients and optimizer state
     dense_copy_bytes: int = 0  # on every rank, in the copy that checkpoints are written from
     copy_in: Memory = "device"  # where that copy lies
+    purpose: Purpose = "train"
     is_replicated: bool = False  # every rank holds all tables, quantised
 
     @property
@@ -116,23 +118,27 @@ class ByteSum:
         need, capacity = self._least("device", on=on), room(hardware, world_size=world_size)
         of_host = host_room(hardware, world_size=world_size)
         if host_memory and hardware.device == "cuda":
-            need, capacity = self._least("device", "host", on=on), capacity + of_host
-        if need > capacity:
+            both, there = self._least("device", "host", on=on), capacity + of_host
+            if both > there:
+                sentence = (
+                    f"{self.kinds('device', 'host')} take at least {size(both)} of GPU and host memory on a rank of"
+                    f" {world_size}, and beside the reserve and the process there are {size(max(there, 0))}"
+                )
+                return Shortfall(where="host", need_bytes=round(both), capacity_bytes=there, sentence=sentence)
+        elif need > capacity:
             return self._device_shortfall(need, capacity=capacity, on=on)
         need = self._least("host", on=on)
         if hardware.device == "cuda" and need > of_host:
             sentence = (
-                f"{self._kept_in_host} take at least {size(need)} a rank in its host's memory, whose share of it less the"
-                f" reserve is {size(of_host)}"
+                f"{self.kinds('host')} take at least {size(need)} of a rank's share of its host's memory, which is"
+                f" {size(of_host)} beside the reserve"
             )
             return Shortfall(where="host", need_bytes=round(need), capacity_bytes=of_host, sentence=sentence)
         return None
 
     def _device_shortfall(self, need: float, *, capacity: int, on: Hardware) -> Shortfall:
         where: Literal["device", "host", "placement"] = "device" if on.device == "cuda" else "host"
-        copied = self.copy_in == "device" and self.dense_copy_bytes
-        subject = "weights, optimizer state and the checkpoint's copy" if copied else "weights and optimizer state"
-        subject += " take"
+        subject = f"{self.kinds('device')} take"
         if (table := self._too_large(capacity, on=on)) is not None:
             where, subject = "placement", f"table {table.name} alone takes, placed as {table.key} says,"
         sentence = (
@@ -144,11 +150,16 @@ class ByteSum:
         need += on.rank_bytes - capacity
         return Shortfall(where=where, need_bytes=round(need), capacity_bytes=on.rank_bytes, sentence=sentence)
 
-    @property
-    def _kept_in_host(self) -> str:
-        has_copy = self.copy_in == "host" and self.dense_copy_bytes > 0
-        kinds = ["tables"] * any(table.host_bytes for table in self.tables)
-        return " and ".join(kinds + ["the checkpoint's copy (checkpoint.background)"] * has_copy)
+    def kinds(self, *memories: Memory) -> str:
+        """What is counted in these kinds of memory, in words."""
+        kinds = ["weights"]
+        if "device" not in memories:
+            kinds = ["tables"] if any(table.host_bytes for table in self.tables) else []
+        elif self.purpose == "train":
+            kinds.append("optimizer state")
+        if self.dense_copy_bytes and self.copy_in in memories:
+            kinds.append("the checkpoint's copy (checkpoint.background)")
+        return " and ".join(filter(None, [", ".join(kinds[:-1]), *kinds[-1:]]))
 
     def _least(self, *memories: Memory, on: Hardware) -> float:
         """Of these kinds of memory together."""
@@ -217,16 +228,19 @@ def byte_sum(
     if purpose == "score" and config.score.tables != "sharded":
         dtype, of = config.score.tables, torch.device(device)
         quantised = (_quantised(spec, quantised_bytes([spec], dtype=dtype, device=of)) for spec in built.specs)
-        return ByteSum(tables=tuple(quantised), dense_bytes=dense, is_replicated=True)
+        return ByteSum(tables=tuple(quantised), dense_bytes=dense, purpose=purpose, is_replicated=True)
     frozen = ensemble.frozen_groups
     tables = (
         _table(spec, trains=purpose == "train" and spec.group not in frozen, keeps_best=keeps_best, device=device)
         for spec in built.specs
     )
-    if not copies:
-        return ByteSum(tables=tuple(dataclasses.replace(table, copy_bytes=0.0) for table in tables), dense_bytes=dense)
-    copy_in: Memory = "host" if device == "cuda" else "device"
-    return ByteSum(tables=tuple(tables), dense_bytes=dense, dense_copy_bytes=dense_copy, copy_in=copy_in)
+    return ByteSum(
+        tables=tuple(table if copies else dataclasses.replace(table, copy_bytes=0.0) for table in tables),
+        dense_bytes=dense,
+        dense_copy_bytes=dense_copy,
+        copy_in="host" if device == "cuda" else "device",
+        purpose=purpose,
+    )
 
 
 def _table(spec: TableSpec, *, trains: bool, keeps_best: bool, device: str) -> TableBytes:

@@ -70,6 +70,7 @@ class CapacityPoint:
     tables_per_sharding_type: Mapping[str, int]
     sent_bytes: Mapping[str, int]  # link (intra_host, inter_host) -> of the busiest rank in a step
     step: StepSeconds | None
+    dense_shares: Mapping[str, float]  # member -> its share of all members' forward passes, by time
     rows_per_second: float  # of all ranks
     hours: float  # of an epoch, or of scoring all rows
     cost: float | None  # of those hours; None without a price
@@ -106,6 +107,7 @@ class CapacityPoint:
             "tables_per_sharding_type": dict(self.tables_per_sharding_type),
             "sent_bytes_per_step": dict(self.sent_bytes),
             "step_seconds": None if self.step is None else dict(self.step.parts) | {"total": self.step.total},
+            "dense_shares": dict(self.dense_shares),
             "bottleneck": None if self.step is None else self.step.bottleneck,
             "rows_per_second": self.rows_per_second,
             "hours": self.hours,

@@ -67,10 +67,10 @@ def trace_dense(task: EnsembleTask, *, rows: int, num_dense: int, trains: bool) 
     bank.train(trains)
     bank.begin_step(step=1, rank=0)
     losses = _losses(task.losses).train(trains)
-    inside = _members_inside(bank)
     with fakes:
         batch = _fake_rows(task, rows=rows, num_dense=num_dense, trains=trains)
         operations = Operations([*bank.parameters(), *bank.buffers(), *batch.tensors])
+        inside = _members_inside(bank, operations=operations)
         try:
             _step(bank, losses, batch, operations=operations, trains=trains)
         except RuntimeError as error:
@@ -85,6 +85,7 @@ def trace_dense(task: EnsembleTask, *, rows: int, num_dense: int, trains: bool) 
             passes=operations.passes,
             saved_bytes=operations.saved_bytes,
             peak_bytes=operations.peak_bytes(without=gradients),
+            forward_of=operations.labelled,
         )
 
 
@@ -136,10 +137,22 @@ def _fake_rows(task: EnsembleTask, *, rows: int, num_dense: int, trains: bool) -
     )
 
 
-def _members_inside(bank: MemberBank) -> list[str]:
-    """Holds the name of the member that is running; members that are computed as one do not show."""
+def _members_inside(bank: MemberBank, *, operations: Operations) -> list[str]:
+    """Holds the name of the member that is running, under which its operations are recorded, too.
+
+    Members that are computed as one do not show.
+    """
     inside: list[str] = []
+
+    def enter(name: str) -> None:
+        inside.append(name)
+        operations.label = name
+
+    def leave() -> None:
+        inside.clear()
+        operations.label = None
+
     for name, member in bank.members.items():
-        member.register_forward_pre_hook(lambda _module, _inputs, name=name: inside.append(name))
-        member.register_forward_hook(lambda _module, _inputs, _logits: inside.clear())
+        member.register_forward_pre_hook(lambda _module, _inputs, name=name: enter(name))
+        member.register_forward_hook(lambda _module, _inputs, _logits: leave())
     return inside

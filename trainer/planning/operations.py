@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sharding.cost.work import Matmul, Pass, counted_matmuls, counted_passes
+from sharding.cost.work import DenseWork, Matmul, Pass, counted_matmuls, counted_passes
 
 # Neither compute nor move: they allocate, or read a number.
 _FREE = frozenset(
@@ -100,6 +100,8 @@ class Operations(TorchDispatchMode):
         self._matmuls: list[Matmul] = []
         self._passes: list[Pass] = []
         self._saved: dict[int, int] = {}
+        self._of_label: dict[str, tuple[list[Matmul], list[Pass]]] = {}
+        self.label: str | None = None  # whose operations those to come are, for `labelled`
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs the operation and records it."""
@@ -124,6 +126,14 @@ class Operations(TorchDispatchMode):
     def passes(self) -> tuple[Pass, ...]:
         """Everything else that moves memory."""
         return counted_passes(self._passes)
+
+    @property
+    def labelled(self) -> dict[str, DenseWork]:
+        """Label -> the operations that were recorded under it."""
+        return {
+            label: DenseWork(matmuls=counted_matmuls(matmuls), passes=counted_passes(passes))
+            for label, (matmuls, passes) in self._of_label.items()
+        }
 
     @property
     def saved_bytes(self) -> int:
@@ -155,7 +165,15 @@ class Operations(TorchDispatchMode):
             return
         moved = _moved(func, args, inputs=inputs, outputs=outputs)
         if moved:
-            self._passes.append(Pass(moved_bytes=moved))
+            self._add(passes=[Pass(moved_bytes=moved)])
+
+    def _add(self, *, matmuls: Sequence[Matmul] = (), passes: Sequence[Pass] = ()) -> None:
+        self._matmuls += matmuls
+        self._passes += passes
+        if self.label is not None:
+            own = self._of_label.setdefault(self.label, ([], []))
+            own[0].extend(matmuls)
+            own[1].extend(passes)
 
     def _watch(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

@@ -6,6 +6,7 @@ plan report's (sharding/ledger.py); a step's time is sharding/cost/step.py's. do
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -14,7 +15,10 @@ import torch
 
 from configs.errors import ConfigError
 from configs.hardware_schema import HardwareFile
+from configs.schema import RunConfig
+from sharding.cost.rates import Rates
 from sharding.cost.step import step_parts, step_seconds
+from sharding.cost.work import DenseWork
 from sharding.hardware import Hardware, planned_hardware
 from sharding.ledger import PlannedTable
 from sharding.report import PlanReport
@@ -24,7 +28,7 @@ from trainer.planning.planning_job import PlanningJob
 from trainer.planning.point_memory import PointMemory
 from trainer.planning.step_work import step_work
 from trainer.quantised_tables import quantised_bytes
-from trainer.task_plan import planned_task, replicated_plan
+from trainer.task_plan import TaskPlan, planned_task, replicated_plan
 
 _GIB = 2**30
 
@@ -42,22 +46,17 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
         ConfigError: such a world, placement or plan file cannot be had.
     """
     began = time.monotonic()
-    _check_threads(job, hardware=hardware)
+    check_threads(job.config, hardware=hardware)
     machine = planned_hardware(hardware, world_size=world_size)
     rows_per_rank = job.rows_per_rank(world_size)
     memory = PointMemory(job, hardware=hardware, machine=machine)
     built = job.built
+    quantised = not job.trains and job.config.score.tables != "sharded"
     try:
-        if not job.trains and job.config.score.tables != "sharded":
+        if quantised:
             report, plan = _quantised(job, hardware=hardware, world_size=world_size), None
         else:
-            planned = planned_task(
-                built.task,
-                built.specs,
-                hardware=machine,
-                work=job.task_work(rows_per_rank=rows_per_rank, extra_bytes=memory.extra_bytes),
-                path=plan_path,
-            )
+            planned = _planned(job, machine=machine, memory=memory, path=plan_path)
             report, plan = planned.report, planned.as_json
     except TablesDoNotFitError as error:
         refusal = Refusal(
@@ -82,14 +81,38 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
             for link in ("intra_host", "inter_host")
         },
         step=step,
+        dense_shares=_shares(job.dense_work(rows_per_rank), hardware=hardware),
         plan=plan,
         seconds_to_plan=time.monotonic() - began,
     )
     return _with_speed(point, num_rows=job.num_rows, price_per_hour=hardware.host.price_per_hour)
 
 
-def _check_threads(job: PlanningJob, *, hardware: HardwareFile) -> None:
-    threads, rated = job.config.run.threads_per_rank, hardware.host.threads_per_rank
+def _planned(job: PlanningJob, *, machine: Hardware, memory: PointMemory, path: str) -> TaskPlan:
+    """The plan that leaves most room beside it, of those that the planner finds.
+
+    Raises:
+        TablesDoNotFitError: it finds none.
+    """
+    *wished, least = memory.extra_bytes
+
+    def planned(extra_bytes: int) -> TaskPlan:
+        work = job.task_work(rows_per_rank=job.rows_per_rank(machine.world_size), extra_bytes=extra_bytes)
+        return planned_task(job.built.task, job.built.specs, hardware=machine, work=work, path=path)
+
+    for extra_bytes in wished:
+        with contextlib.suppress(TablesDoNotFitError):
+            return planned(extra_bytes)
+    return planned(least)
+
+
+def check_threads(config: RunConfig, *, hardware: HardwareFile) -> None:
+    """Refuses a run of other threads a rank than a CPU machine's rates are of.
+
+    Raises:
+        ConfigError: names the key and both numbers.
+    """
+    threads, rated = config.run.threads_per_rank, hardware.host.threads_per_rank
     if hardware.device == "cpu" and threads != rated:
         raise ConfigError(
             f"run.threads_per_rank: the run has {threads}, and the rates of {hardware.name} are of {rated}; add"
@@ -141,6 +164,7 @@ def _point(
         tables_per_sharding_type={},
         sent_bytes={},
         step=None,
+        dense_shares={},
         rows_per_second=0.0,
         hours=0.0,
         cost=None,
@@ -170,6 +194,12 @@ def _shortage(held: dict[str, tuple[int, ...]], *, machine: Hardware) -> Refusal
         sentence=f"rank {of_ranks.index(need)} would hold {need / _GIB:,.1f} GiB, the reserve included, of"
         f" {capacity / _GIB:,.1f} GiB",
     )
+
+
+def _shares(dense: DenseWork, *, hardware: HardwareFile) -> dict[str, float]:
+    seconds = {name: Rates(hardware).dense(own) for name, own in dense.forward_of.items()}
+    total = sum(seconds.values())
+    return {name: own / total for name, own in sorted(seconds.items(), key=lambda one: -one[1])} if total else {}
 
 
 def _host_shortage(on_host: tuple[int, ...], *, machine: Hardware) -> Refusal | None:

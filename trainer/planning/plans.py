@@ -168,6 +168,7 @@ def refused(case: Case, refusal: Refusal) -> CapacityPoint:
         tables_per_sharding_type={},
         sent_bytes={},
         step=None,
+        dense_shares={},
         rows_per_second=0.0,
         hours=0.0,
         cost=None,

@@ -82,6 +82,9 @@ def _step(point: Point, overlap: str) -> Table:
         bottleneck = "  <- bottleneck" if phase == point["bottleneck"] else ""
         share = f"{seconds / in_all:.0%}" if in_all else ""
         table.add_row(words.PHASES.get(phase, phase) + bottleneck, words.seconds(seconds), share)
+        if phase == "dense" and len(point["dense_shares"]) > 1:
+            of_members = [f"{name} {part:.0%}" for name, part in point["dense_shares"].items()]
+            table.add_row(f"  of which {', '.join(of_members[:4])}{', ...' if len(of_members) > 4 else ''}", "", "")
     table.add_row("step", words.seconds(total), "")
     told = OVERLAPS.get(overlap, "")
     table.caption = Text(f"{told} Shares are of the sum of the parts, rounded.".strip())
@@ -96,15 +99,16 @@ def _traffic(point: Point) -> Table:
     return table
 
 
-def remedy_table(purpose: str, remedies: Mapping[str, Any]) -> Table:
-    """What a rank needs and has, and what would make it fit, numbered."""
-    title = f"{PURPOSES[purpose]}: what would help on {remedies['of']}, the largest saving first"
+def remedy_table(purpose: str, remedies: Mapping[str, Any], *, is_finished: bool = True) -> Table:
+    """What a rank needs and has, and what would make it fit, numbered; finished: all that was asked for was tried."""
+    verdict = "fits nowhere" if is_finished else "does not fit so far"
+    title = f"{PURPOSES[purpose]} {verdict}. What would help, on {remedies['of']}, the largest saving first"
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.min_width = len(title)
     table.caption_justify = "left"
     table.caption = Text(
-        f"The bytes of {words.state_of([purpose])} alone come to {words.size(remedies['need_bytes'])} on a rank, which"
-        f" has {words.size(remedies['capacity_bytes'])}, {words.size(remedies['reserve_bytes'])} of them kept free."
+        f"The bytes of {remedies['kinds']} alone come to {words.size(remedies['need_bytes'])} on a rank, which has"
+        f" {words.size(remedies['capacity_bytes'])}, {words.size(remedies['reserve_bytes'])} of them kept free."
     )
     for head, justify in (("", "right"), ("change", "left"), ("saves on a rank", "right"), ("suffices alone", "left")):
         table.add_column(head, justify=justify)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ class PointMemory:
         rows_per_rank = job.rows_per_rank(machine.world_size)
         batches = (config.data.prefetch_batches + 1) * rows_per_rank * data.stored_bytes
         window = min(config.data.shuffle_window, data.train_rows) if job.trains else config.score.range_rows
+        self._machine = machine
         self._on_cpu = machine.device == "cpu"
         self._copies_state = job.trains and config.checkpoint.background
         self._of_windows = 2 * window * data.stored_bytes
@@ -53,9 +54,16 @@ class PointMemory:
         self._reserve = round(machine.rank_bytes * machine.reserve_share)
 
     @property
-    def extra_bytes(self) -> int:
-        """What the planner must leave free beside tables, dense parameters and the reserve."""
-        return sum(self._beside.values())
+    def extra_bytes(self) -> tuple[int, ...]:
+        """What the planner must leave free beside tables, dense parameters and the reserve; the first that fits.
+
+        A checkpoint's copy doubles what a CPU's rank holds of tables, so it is first asked to fill half of the room.
+        The other half may do where buffers, of which there is no copy, take most.
+        """
+        beside = sum(self._beside.values())
+        if self._on_cpu and self._copies_state:
+            return (beside + max(0, self._machine.free_bytes(taken_bytes=beside)) // 2, beside)
+        return (beside,)
 
     def held(self, report: PlanReport) -> dict[str, tuple[int, ...]]:
         """Kind, of HELD -> bytes of each rank where it computes; kinds of which there is nothing are left out."""

@@ -14,13 +14,16 @@ from configs.errors import ConfigError
 from configs.schema import RunConfig
 from configs.score_schema import ScoreTables
 from configs.training_schema import EarlyStop
-from trainer.planning.byte_sum import ByteSum, Purpose, room
+from trainer.planning.byte_sum import ByteSum, Memory, Purpose, room
+from trainer.planning.page.words import size
 from trainer.planning.plans import OutOfBudgetError, Plans
 from trainer.planning.search import world_sizes
 from trainer.planning.study import Case, StudiedPoint
 
 _LEAST_DIM = 4
 _MOST_HALVINGS = 4  # of the batch
+_LEAST_SHARE = 0.01  # of what is missing: changes that save less are no remedies
+_VALUE_BYTES = 4  # of an id, a bag's length and an embedding's value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Remedy:
     """One change, and what it does on the machines that were asked for."""
 
     change: str  # as it is written into the configuration, or on the command line
-    saves_bytes: int  # on the fullest rank, of what the bytes alone come to
+    saves_bytes: int  # on the fullest rank, of what the bytes alone come to in the memory that is short
     suffices: bool  # alone
     proof: str  # what says so: the byte sum, or a plan
 
@@ -51,7 +54,7 @@ def remedies(one: StudiedPoint, *, most_ranks: int, plans: Plans) -> list[Remedy
         most_ranks: Where looking for ranks ends.
         plans: Plans what has changed.
     """
-    case = one.case
+    case, memory, least = one.case, short_memory(one), _least_saving(one)
     before = _sum_of(case, plans=plans)
     found = []
     for text, apply in _changes(case.variant.config, purpose=case.purpose, device=case.hardware.device):
@@ -61,8 +64,8 @@ def remedies(one: StudiedPoint, *, most_ranks: int, plans: Plans) -> list[Remedy
             after = _sum_of(changed, plans=plans)
         except (ConfigError, ValueError):  # not to be had in this configuration
             continue
-        saves = _least(before, case) - _least(after, case)
-        if saves > 0:
+        saves = _least(before, case, memory) - _least(after, case, memory)
+        if saves > least:
             found.append(_tried(text, saves, changed, plans=plans))
     found += _fewer_copies(one, plans=plans)
     found += _more_ranks(one, most_ranks=most_ranks, plans=plans)
@@ -71,8 +74,50 @@ def remedies(one: StudiedPoint, *, most_ranks: int, plans: Plans) -> list[Remedy
 
 
 def nearest(points: list[StudiedPoint]) -> StudiedPoint:
-    """The refused point with the most memory: what can be had of what was asked for."""
-    return max(points, key=lambda one: room(one.case.hardware, world_size=one.case.world_size) * one.case.world_size)
+    """The refused point with the most memory: what can be had of what was asked for.
+
+    Where every rank holds all tables, it is a rank's memory that counts.
+    """
+
+    def memory(one: StudiedPoint) -> tuple[int, int]:
+        case = one.case
+        of_rank = room(case.hardware, world_size=case.world_size)
+        is_replicated = case.purpose == "score" and case.variant.config.score.tables != "sharded"
+        return (of_rank, -case.world_size) if is_replicated else (of_rank * case.world_size, 0)
+
+    return max(points, key=memory)
+
+
+def short_memory(one: StudiedPoint) -> Memory:
+    """Which memory a point that does not fit lacks: a GPU host's, or that where ranks compute."""
+    refusal = one.point.refusal
+    of_host = one.case.hardware.device == "cuda" and refusal is not None and refusal.where == "host"
+    return "host" if of_host else "device"
+
+
+def blame(one: StudiedPoint, *, plans: Plans) -> str | None:
+    """The words for a batch whose ids and embeddings alone take more than a rank has; None: they do not.
+
+    Counted are, of a rank's own rows, an id or a bag's length in 4 bytes each and the embeddings, in training with
+    their gradients; or what a plan says that buffers take.
+    """
+    case = one.case
+    free = room(case.hardware, world_size=case.world_size)
+    tables = _sum_of(case, plans=plans).tables
+    traffic = case.variant.data.traffic
+    ids = {table.feature: traffic[table.feature].mean_ids if table.feature in traffic else 1.0 for table in tables}
+    values = sum(ids[table.feature] + 1 + table.columns * (1 + (case.purpose == "train")) for table in tables)
+    kinds = [one.point.held.get(kind, (0,)) for kind in ("id_buffers", "embedding_buffers")]
+    need = max(_VALUE_BYTES * values * one.point.rows_per_rank, sum(max(of_ranks) for of_ranks in kinds))
+    if need <= free:
+        return None
+    most = max(ids, key=lambda feature: ids[feature])
+    key = "train" if case.purpose == "train" else "score"
+    return (
+        f"ids and embeddings of a batch alone take at least {size(need)} on a rank of {case.world_size}, and there are"
+        f" {size(max(free, 0))}: see whether feature {most} has mean_ids = {ids[most]:g} ids a row, the most of all, or"
+        f" take a smaller {key}.batch_size"
+    )
 
 
 def _with_config(case: Case, config: RunConfig) -> Case:
@@ -83,8 +128,14 @@ def _sum_of(case: Case, *, plans: Plans) -> ByteSum:
     return plans.sum_of(case.variant, purpose=case.purpose, hardware=case.hardware)
 
 
-def _least(total: ByteSum, case: Case) -> int:
-    return total.least_per_rank(case.hardware, world_size=case.world_size)
+def _least(total: ByteSum, case: Case, memory: Memory) -> int:
+    return total.least_per_rank(case.hardware, world_size=case.world_size, memory=memory)
+
+
+def _least_saving(one: StudiedPoint) -> float:
+    """What a change must save to be one; what is missing is known where somebody has added it up."""
+    refusal = one.point.refusal
+    return max(0.0, _LEAST_SHARE * (refusal.need_bytes - refusal.capacity_bytes)) if refusal is not None else 0.0
 
 
 def _tried(text: str, saves: int, changed: Case, *, plans: Plans) -> Remedy:
@@ -115,6 +166,9 @@ def _changes(config: RunConfig, *, purpose: Purpose, device: str) -> Iterator[Ch
             dim = _half(member.dim)
             yield f"members.{name}.dim = {dim}", partial(_member, name=name, dim=dim)
     yield from _table_changes(config, purpose=purpose, device=device)
+    if purpose == "train" and config.checkpoint.background:
+        waiting = dataclasses.replace(config.checkpoint, background=False)
+        yield "checkpoint.background = false", partial(dataclasses.replace, checkpoint=waiting)
     if purpose == "train" and config.train.early_stop.evaluations:
         without = dataclasses.replace(config.train, early_stop=EarlyStop())
         yield "train.early_stop removed", partial(dataclasses.replace, train=without)
@@ -187,7 +241,7 @@ def _sharing(run: RunConfig, *, names: list[str]) -> RunConfig:
 
 def _fewer_copies(one: StudiedPoint, *, plans: Plans) -> list[Remedy]:
     """The most copies of a member with own tables that the bytes leave, for each such member; else half of them."""
-    case = one.case
+    case, memory = one.case, short_memory(one)
     before = _sum_of(case, plans=plans)
     found = []
     for name, member in case.variant.config.members.items():
@@ -205,8 +259,10 @@ def _fewer_copies(one: StudiedPoint, *, plans: Plans) -> list[Remedy]:
                 low, high = (middle, high) if short is None else (low, middle)
             copies = low or max(1, member.copies // 2)
             changed = with_copies(copies)
-            saves = _least(before, case) - _least(_sum_of(changed, plans=plans), case)
+            saves = _least(before, case, memory) - _least(_sum_of(changed, plans=plans), case, memory)
         except (ConfigError, ValueError):
+            continue
+        if saves <= _least_saving(one):
             continue
         found.append(_tried(f"members.{name}.copies = {copies}", saves, changed, plans=plans))
     return found
@@ -214,13 +270,16 @@ def _fewer_copies(one: StudiedPoint, *, plans: Plans) -> list[Remedy]:
 
 def _more_ranks(one: StudiedPoint, *, most_ranks: int, plans: Plans) -> list[Remedy]:
     """The smallest larger world that the bytes let through."""
-    case = one.case
+    case, memory = one.case, short_memory(one)
     total = _sum_of(case, plans=plans)
-    for size in world_sizes(case.hardware, least=case.world_size + 1, most=most_ranks):
-        if total.shortfall(case.hardware, world_size=size) is None:
-            changed = dataclasses.replace(_with_config(case, case.variant.config), world_size=size)
-            saves = _least(total, case) - total.least_per_rank(case.hardware, world_size=size)
-            return [_tried(f"--ranks {size}", saves, changed, plans=plans)]
+    if total.is_replicated:
+        return []
+    for ranks in world_sizes(case.hardware, least=case.world_size + 1, most=most_ranks):
+        if total.shortfall(case.hardware, world_size=ranks) is None:
+            changed = dataclasses.replace(_with_config(case, case.variant.config), world_size=ranks)
+            saves = _least(total, case, memory) - _least(total, changed, memory)
+            remedy = _tried(f"--ranks {ranks}", saves, changed, plans=plans)
+            return [remedy] if remedy.suffices or saves > _least_saving(one) else []
     return []
 
 
@@ -232,17 +291,18 @@ def _smaller_batch(one: StudiedPoint, *, plans: Plans) -> list[Remedy]:
     key = "train" if case.purpose == "train" else "score"
     for halving in range(1, _MOST_HALVINGS + 1):
         section = getattr(case.variant.config, key)
-        size = section.batch_size >> halving
-        if size < 1:
+        rows = section.batch_size >> halving
+        if rows < 1:
             return []
-        smaller = dataclasses.replace(section, batch_size=size)
+        smaller = dataclasses.replace(section, batch_size=rows)
         changed = _with_config(case, dataclasses.replace(case.variant.config, **{key: smaller}))
         try:
             point = plans.try_point(changed)
         except OutOfBudgetError:
             return []
         if point.fits:
-            used = sum(max(of_ranks) for of_ranks in point.held.values())
+            of_ranks = [point.host_held] if short_memory(one) == "host" else [*point.held.values()]
+            used = sum(map(max, of_ranks))
             saves = max(0, one.point.refusal.need_bytes - used)
-            return [Remedy(change=f"{key}.batch_size = {size}", saves_bytes=saves, suffices=True, proof="a plan")]
+            return [Remedy(change=f"{key}.batch_size = {rows}", saves_bytes=saves, suffices=True, proof="a plan")]
     return []

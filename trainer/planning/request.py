@@ -15,10 +15,12 @@ from configs.errors import ConfigError
 from configs.hardware_schema import HardwareFile
 from configs.loader import read_hardware
 from configs.schema import Data, RunConfig
+from trainer import storage
 from trainer.command_line import training_config
 from trainer.output_files import check_output_files
 from trainer.planning.data_facts import DataFacts, data_facts
 from trainer.planning.growth import read_rate
+from trainer.planning.planned_point import check_threads
 from trainer.planning.plans import Budget
 from trainer.planning.quality import read_quality
 from trainer.planning.search import Range, check_sizes
@@ -66,7 +68,9 @@ def read_request(options: Mapping[str, Any], words: Sequence[str], *, command: s
         ChorusError: the first thing that is wrong, with its remedy.
     """
     files = Files(**{name: options[name] for name in _OUTPUTS})
-    check_output_files({f"--{name}": getattr(files, name) for name in _OUTPUTS})
+    outputs = {f"--{name}": getattr(files, name) for name in _OUTPUTS}
+    check_output_files(outputs)
+    _probe(outputs)
     _check_numbers(options)
     axes = read_sweeps(options["sweep"])
     hardware = _hardware(_one_way("hardware", options["hardware"], axes.pop("hardware", None)))
@@ -77,6 +81,7 @@ def read_request(options: Mapping[str, Any], words: Sequence[str], *, command: s
     if options["serving"]:
         check_request_rows(options["request_rows"])
     made = _variants(axes, options, _overrides(options, words))
+    _check_devices(made, hardware)
     swept: dict[str, Sequence[Any]] = {key: [plain(value) for value in values] for key, values in axes.items()}
     swept |= {"hardware": [one.name for one in hardware]} if len(hardware) > 1 else {}
     swept |= {"ranks": ranks} if len(ranks) > 1 else {}
@@ -99,6 +104,52 @@ def read_request(options: Mapping[str, Any], words: Sequence[str], *, command: s
     )
 
 
+def hardware_path(name: str) -> str:
+    """The file of a machine: a path as it is, a bare name one of configs/hardware.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if "/" in name or name.endswith(".toml"):
+        return name
+    path = _HARDWARE_FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise ConfigError(f"--hardware: no {name!r} in configs/hardware; give a path, or one of {_shipped()}")
+    return str(path)
+
+
+def _shipped() -> str:
+    return ", ".join(sorted(file.stem for file in _HARDWARE_FOLDER.glob("*.toml")))
+
+
+def _probe(outputs: Mapping[str, str | None]) -> None:
+    """Writes a file beside each that is asked for and removes it: a full disk is met before planning, not behind it."""
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        probe = f"{path}.tmp"  # the name that it is written under at first
+        try:
+            with storage.open_file(probe, "w") as file:
+                file.write("probe")
+            storage.remove_file(probe)
+        except OSError as error:
+            why = error.strerror or " ".join(str(error).split())
+            raise ConfigError(f"{flag}: {path!r} cannot be written ({why}); name another place") from error
+
+
+def _check_devices(made: Sequence[Variant], hardware: Sequence[HardwareFile]) -> None:
+    for device in dict.fromkeys(one.config.run.device for one in made):
+        for machine in hardware:
+            if device not in ("auto", machine.device):
+                raise ConfigError(
+                    f'run.device: "{device}", but {machine.name} of --hardware is {machine.device}; add'
+                    f" --run.device=auto, or name machines with {device} alone"
+                )
+    for one in made:
+        for machine in hardware:
+            check_threads(one.config, hardware=machine)
+
+
 def _check_numbers(options: Mapping[str, Any]) -> None:
     for key in ("rows", "epoch_hours", "max_ranks", "max_plans", "timeout"):
         value = options[key]
@@ -114,16 +165,11 @@ def _one_way(name: str, flag: str | None, swept: Sequence[str] | None) -> list[s
 
 
 def _hardware(names: Sequence[str]) -> tuple[HardwareFile, ...]:
-    there = ", ".join(sorted(file.stem for file in _HARDWARE_FOLDER.glob("*.toml")))
     if not names or not all(names):
-        raise ConfigError(f"--hardware: not given; name a hardware file, or one of {there}")
+        raise ConfigError(f"--hardware: not given; name a hardware file, or one of {_shipped()}")
     machines: dict[str, HardwareFile] = {}
     for name in names:
-        is_bare = "/" not in name and not name.endswith(".toml")
-        path = _HARDWARE_FOLDER / f"{name}.toml"
-        if is_bare and not path.is_file():
-            raise ConfigError(f"--hardware: no {name!r} in configs/hardware; give a path, or one of {there}")
-        machine = read_hardware(str(path) if is_bare else name)
+        machine = read_hardware(hardware_path(name))
         if machine.name in machines:
             raise ConfigError(f"--hardware: {name}: a machine called {machine.name!r} is there already; rename one")
         machines[machine.name] = machine

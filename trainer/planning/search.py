@@ -10,7 +10,7 @@ from configs.hardware_schema import HardwareFile
 from sharding.hardware import planned_hardware
 from trainer.planning.byte_sum import Purpose
 from trainer.planning.capacity_point import CapacityPoint, Refusal
-from trainer.planning.page.words import many
+from trainer.planning.page.words import duration, many
 from trainer.planning.page.words import short as short_number
 from trainer.planning.plans import OutOfBudgetError, Plans
 from trainer.planning.study import Case, StudiedPoint, Study, Variant
@@ -124,24 +124,26 @@ class Survey:
         self, found: Sequence[CapacityPoint], *, variant: Variant, hardware: HardwareFile, purpose: Purpose
     ) -> None:
         """Whether the largest size that GPU memory is too small for would do with tables in host memory: one plan."""
-        groups = {member.tables: variant.config.table_group(member.tables) for member in variant.config.members.values()}
+        groups = {
+            member.tables: variant.config.table_group(member.tables) for member in variant.config.members.values()
+        }
         automatic = [name for name, group in groups.items() if group.kernel == "auto"]
         short = [one.world_size for one in found if one.refusal is not None and _is_short_of_device(one.refusal)]
         if hardware.device != "cuda" or not automatic or not short:
             return
-        case = Case(
-            variant=variant, hardware=hardware, purpose=purpose, world_size=max(short), host_memory=True
-        )
+        case = Case(variant=variant, hardware=hardware, purpose=purpose, world_size=max(short), host_memory=True)
         try:
             point = self._plans.try_point(case)
         except OutOfBudgetError as stop:
-            self._note(hardware, purpose, f"{stop}: not seen whether {many(max(short), 'GPU')} would do with host memory")
+            self._note(
+                hardware, purpose, f"{stop}: not seen whether {many(max(short), 'GPU')} would do with host memory"
+            )
             return
         keys = ", ".join(f'tables.{name}.kernel = "uvm_caching"' for name in automatic)
         gpus = many(max(short), "GPU")
         if point.refusal is None:
             text = f"{gpus} would hold it with tables in host memory ({keys}): {short_number(point.rows_per_second)}"
-            self._note(hardware, purpose, f"{text} rows/s, {point.hours:.3g} hours")
+            self._note(hardware, purpose, f"{text} rows/s, {duration(point.hours)}")
         else:
             text = f"{gpus} would not hold it with tables in host memory ({keys}) either: {point.refusal.sentence}"
             self._note(hardware, purpose, text)
@@ -156,15 +158,22 @@ class Survey:
     ) -> None:
         """Larger worlds, until the deadline is met; sizes that even a linear gain would leave late are passed over."""
         best, size, in_vain = point, point.world_size, 0
+        passed: list[int] = []
         while best.hours > hours and in_vain < _IN_VAIN:
             needed = math.ceil(best.world_size * best.hours / hours)
-            larger = (one for one in world_sizes(hardware, most=self._sizes.most) if one > size and one >= needed)
-            size = next(larger, 0)
+            larger = [one for one in world_sizes(hardware, most=self._sizes.most) if one > size]
+            passed += [one for one in larger if one < needed]
+            size = next((one for one in larger if one >= needed), 0)
             if not size:
                 break
             found = visit(size)
             is_faster = found.fits and found.hours < best.hours
             best, in_vain = (found, 0) if is_faster else (best, in_vain + 1)
+        if passed:
+            text = (
+                f"{many(len(passed), 'size')} of {passed[0]} to {passed[-1]} ranks passed over, late even if ranks only"
+            )
+            self._note(hardware, point.purpose, f"{text} added up; --ranks plans them")
         if best.hours > hours:
             why = (
                 f"{_IN_VAIN} larger worlds in a row were no faster"

@@ -110,5 +110,12 @@ class _Servers:
             why = point.refusal.sentence
         raise PlanError(
             f"--serving: {what} on one server: no part of a host of {self._hardware.name} holds the tables ({why});"
-            ' quantise them with score.tables = "int8", or name larger hosts'
+            f" {_remedy(config)}"
         )
+
+
+def _remedy(config: RunConfig) -> str:
+    """What is left to do for a server that does not hold these members."""
+    int8 = ['quantise them with score.tables = "int8"'] * (config.score.tables != "int8")
+    fewer = ["put fewer members on a server"] * (len(config.expanded_members()) > 1)
+    return ", ".join([*int8, "take a smaller dim", *fewer]) + ", or name hosts with more memory"

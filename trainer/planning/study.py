@@ -119,10 +119,14 @@ class Study:
                 return chosen["deadline"] or chosen["smallest"]
         return None
 
-    @property
-    def was_stopped(self) -> bool:
-        """Whether plans, time or patience ended before all was looked at."""
-        return any(note.startswith(STOPPED) for note in self.notes)
+    def unfinished(self) -> list[str]:
+        """The purposes that plans, time or Ctrl-C left before all was looked at, as the notes tell."""
+        stops = [note for note in self.notes if note.startswith(STOPPED)]
+        return [
+            purpose
+            for purpose in self.asked.purposes
+            if any(f"({purpose}" in note or "not begun" in note for note in stops)
+        ]
 
     def _unpriced(self) -> list[str]:
         """What cannot be compared of several kinds of machine."""
@@ -159,7 +163,7 @@ class Study:
                 purpose: {one.name: _placed(self.chosen_of(purpose, one.name), places) for one in self.asked.hardware}
                 for purpose in self.asked.purposes
             },
-            "was_stopped": self.was_stopped,
+            "unfinished": self.unfinished(),
             "notes": [*self.notes, *self._unpriced()],
             "remedies": self.remedies,
             "growth": self.growth,

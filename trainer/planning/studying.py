@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from configs.errors import PlanError
+from sharding.hardware import planned_hardware
 from trainer.planning.capacity_point import CapacityPoint
 from trainer.planning.growth import outgrown
 from trainer.planning.page.words import many
 from trainer.planning.planned_point import plan_point
 from trainer.planning.planning_job import PlanningJob
 from trainer.planning.plans import OutOfBudgetError, Plans
-from trainer.planning.remedies import nearest, remedies
+from trainer.planning.remedies import blame, nearest, remedies, short_memory
 from trainer.planning.request import Request
 from trainer.planning.search import Survey
 from trainer.planning.serving import serving
@@ -86,15 +87,21 @@ class PointPlanner:
 def _remedies(study: Study, purpose: str, *, request: Request, plans: Plans) -> dict[str, Any]:
     one = nearest(study.of(purpose))
     found = remedies(one, most_ranks=request.sizes.most, plans=plans)
-    case = one.case
+    case, memory = one.case, short_memory(one)
+    if (why := blame(one, plans=plans)) is not None:
+        study.notes.append(f"{case.hardware.name} ({purpose}): {why}")
     total = plans.sum_of(case.variant, purpose=case.purpose, hardware=case.hardware)
+    machine = planned_hardware(case.hardware, world_size=case.world_size)
+    capacity = machine.ddr_bytes if memory == "host" else machine.rank_bytes
     return {
         "of": f"{many(case.world_size, 'rank')} of {case.hardware.name}",
         "hardware": case.hardware.name,
         "world_size": case.world_size,
-        "need_bytes": total.least_per_rank(case.hardware, world_size=case.world_size),
-        "capacity_bytes": one.point.capacity_bytes,
-        "reserve_bytes": round(one.point.capacity_bytes * case.hardware.memory.reserve_share),
+        "need_bytes": total.least_per_rank(case.hardware, world_size=case.world_size, memory=memory),
+        "capacity_bytes": capacity,
+        "reserve_bytes": round(capacity * machine.reserve_share),
+        "memory": memory,
+        "kinds": total.kinds(memory),  # what the need is of, in words
         "changes": [remedy.as_json() for remedy in found],
     }
 

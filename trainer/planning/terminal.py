@@ -25,7 +25,10 @@ def show(study: Study, *, console: Console) -> None:
     if study["points"]:
         parts += [_points(study), Text("")]
     parts += _blocks(study)
-    parts += [remedy_table(purpose, found) for purpose, found in study["remedies"].items()]
+    parts += [
+        remedy_table(purpose, found, is_finished=purpose not in study["unfinished"])
+        for purpose, found in study["remedies"].items()
+    ]
     parts += [table for table in (_growth(study), _serving(study), *_quality(study)) if table.row_count]
     parts += [Text(f"Note: {note}.") for note in study["notes"]]
     console.print(Group(*parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -77,3 +78,17 @@ def test_what_is_refused(run: Path, hardware: str, tmp_path: Path, capsys: pytes
     shutil.copytree(run, planless, ignore=shutil.ignore_patterns("checkpoints", "plan.json"))
     assert compare_plan.main([str(planless), "--hardware", hardware]) == EXIT_REFUSED
     assert "plan.json" in capsys.readouterr().err
+
+
+def test_a_shipped_machine_by_its_bare_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare_plan.main([str(run), "--hardware", "h100_80gb_8"]) == EXIT_REFUSED
+    assert "is cuda, but the run was on cpu" in capsys.readouterr().err
+    assert compare_plan.main([str(run), "--hardware", "h1"]) == EXIT_REFUSED
+    assert "--hardware: no 'h1' in configs/hardware; give a path, or one of " in capsys.readouterr().err
+
+
+def test_a_machine_that_was_only_looked_at(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "quick.toml"
+    path.write_text(dump_hardware(dataclasses.replace(small_machine(), measured="quick, not for planning; 2026")))
+    assert compare_plan.main([str(run), "--hardware", str(path)]) == EXIT_DONE
+    assert "WARNING: the rates of small are of a --quick look" in capsys.readouterr().err

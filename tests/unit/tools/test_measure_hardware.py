@@ -54,6 +54,7 @@ def test_a_quick_look_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixt
     assert measure_hardware.main([*words, "--name", "here"]) == 0
     first = read_hardware(str(output))
     assert (first.name, first.host.ranks) == ("here", 2)
+    assert first.measured.startswith("quick, not for planning; ")
     assert set(first.lookup.backward) == {"sgd", "adagrad", "rowwise_adagrad"}
     assert set(first.intra_host.collectives) == {"all_to_all", "all_reduce", "reduce_scatter", "all_gather"}
     assert set(json.loads(points.read_text())["sections"]) == set(measure_hardware.SECTIONS)

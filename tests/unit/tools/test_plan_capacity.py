@@ -13,6 +13,7 @@ from configs.loader import dump_hardware
 from tests.support.planned_cases import RUN, machine
 from tools import plan_capacity
 from trainer.planning import studying
+from trainer.planning.page import words
 
 OUTLINE = "num_rows = 1000000\ndense = 1\n[features.C1]\nrows = 40000\n[features.C2]\nrows = 20000\n"
 
@@ -90,3 +91,47 @@ def test_help_teaches(capsys):
         plan_capacity.main(["--help"])
     told = capsys.readouterr().out
     assert told.count("python tools/plan_capacity.py") == 5 and "5%/month" in told
+
+
+def test_rows_as_toml_writes_them_and_a_rate_below_zero(files, capsys):
+    for rows in ("2e6", "2_000_000", "2000000"):
+        assert run(files, "--ranks", "4", "--rows", rows, "--json", str(files / "study.json")) == EXIT_DONE
+        assert json.loads((files / "study.json").read_text())["data"]["train_rows"] == 2_000_000
+    capsys.readouterr()
+    assert run(files, "--growth", "-5%/month") == EXIT_REFUSED
+    assert "--growth: '-5%/month' is not of the form" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(files, "--rows", "1.5")
+    assert "'1.5' is not a whole number; write it as" in capsys.readouterr().err
+
+
+def test_a_machine_that_was_only_looked_at(files, capsys):
+    quick = machine(64, measured="quick, not for planning; 2026-01-01")
+    (files / "box.toml").write_text(dump_hardware(quick))
+    assert run(files, "--ranks", "4") == EXIT_DONE
+    printed = capsys.readouterr()
+    assert "WARNING: the rates of box are of a --quick look" in printed.err
+    assert "Note: WARNING: the rates of box" in printed.out
+
+
+def test_ctrl_c_before_the_first_plan(files, capsys, monkeypatch):
+    def stopping(job, **sizes):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studying, "plan_point", stopping)
+    assert run(files, hardware="tiny") == EXIT_INTERRUPTED
+    told = capsys.readouterr().out
+    assert "Training: stopped before an answer." in told and "nothing that was tried fits" not in told
+
+
+def test_one_figure_for_the_fullest_rank(files, capsys):
+    assert run(files, "--ranks", "1,4", "--json", str(files / "study.json")) == EXIT_DONE
+    told = capsys.readouterr().out.replace("\u00a0", " ")
+    point = json.loads((files / "study.json").read_text())["points"][0]
+    held = point["held_bytes_per_rank"]
+    takes = words.size(sum(sum(of) for kind, of in held.items() if kind != "reserve")).split("\u00a0")
+    (line,) = [line for line in told.splitlines() if line.split()[:3] == ["box", "1", "*"]]
+    assert line.split()[4:8] == [*takes, "57.6", "MiB"]
+    told, takes = " ".join(told.split()), " ".join(takes)
+    assert f"The fullest rank takes {takes} of 64.0 MiB with 6.4 MiB kept free" in told
+    assert f"takes in all {takes} {takes} 1.00 reserve, kept free 6.4 MiB memory there is 64.0 MiB" in told

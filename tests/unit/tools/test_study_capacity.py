@@ -10,7 +10,6 @@ import pytest
 
 from configs.errors import EXIT_DONE, EXIT_REFUSED
 from configs.loader import dump_hardware, read_hardware
-from tests.support.commands import ROOT
 from tests.support.hardware_files import small_machine
 from tools import study_capacity
 from trainer.analysis.plan_comparison import calibration_fit, study_runs
@@ -35,7 +34,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     folder = ["--folder", str(tmp_path / "study")]
     assert study_capacity.main([*folder, "--only", "report"]) == EXIT_REFUSED
     assert "--hardware: none; name the file of this machine, or take --only measure" in capsys.readouterr().err
-    hardware = str(ROOT / "configs/hardware/cpu_spr_2s.toml")
+    hardware = "cpu_spr_2s"  # of configs/hardware
     for section in ("fit", "report"):
         assert study_capacity.main([*folder, "--hardware", hardware, "--only", section]) == EXIT_REFUSED
         assert "holds no run yet; measure first" in capsys.readouterr().err

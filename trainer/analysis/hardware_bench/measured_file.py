@@ -15,6 +15,7 @@ from trainer.analysis.hardware_bench.sections import SECTIONS, Section
 
 _RESERVE_SHARE = {"cpu": 0.1, "cuda": 0.15}  # a GPU's memory splinters, and its peaks cannot go elsewhere
 _WIDTH = 118
+_QUICK = "quick, not for planning; "  # before the date of HardwareFile.measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Wishes:
     price_per_hour: float | None = None
     inter_host_gb_per_s: float | None = None
     inter_host_latency_us: float | None = None
+    is_quick: bool = False  # the file says so, and who plans with it is warned
 
 
 def measured_file(
@@ -47,10 +49,11 @@ def measured_file(
     host |= {"ranks": machine.ranks, "memory_gib": machine.host_memory_gib}
     memory = {"reserve_share": _RESERVE_SHARE[machine.device]} | _own(kept.get("memory")) | found.pop("memory", {})
     memory |= {"gib": machine.gpu_memory_gib, "cache_mib": machine.cache_mib}
+    is_quick = wishes.is_quick or (base is not None and base.measured.startswith(_QUICK))
     given: dict[str, Any] = {
         "name": wishes.name or kept.get("name") or machine.name,
         "device": machine.device,
-        "measured": measured_on(),
+        "measured": _QUICK * is_quick + measured_on(),
         "sources": ("tools/measure_hardware.py on the machine itself",),
         "host": Host(**host),
         "memory": Memory(**memory),
@@ -80,6 +83,13 @@ def _inter_host(wishes: Wishes, *, intra: Link | None, kept: Mapping[str, Any]) 
             " a rank reaches to other hosts, in GB/s one way"
         )
     return link
+
+
+def quick_warning(hardware: HardwareFile) -> str | None:
+    """What to tell who plans with a machine that was only looked at; None: nothing."""
+    if not hardware.measured.startswith(_QUICK):
+        return None
+    return f"the rates of {hardware.name} are of a --quick look and not for planning; measure it without --quick"
 
 
 def base_problem(base: HardwareFile, machine: Machine) -> str | None:

@@ -72,7 +72,7 @@ def growth(study: Study) -> str:
         return ""
     text = (
         "Tables that grow by the same share every month, against what these machines hold when all else stays as it"
-        f" is; bytes are of {words.state_of(one['purpose'] for one in entries)}."
+        f" is; bytes are of {words.state_of(one.get('purpose', 'train') for one in entries)}."
     )
     spans = _spans(entries)
     heads = ["Machines", "Growth a month", "Outgrown after", "At", *(f"Ranks in {one} months" for one in spans)]
@@ -85,7 +85,7 @@ def growth(study: Study) -> str:
         at = "–" if factor is None else f"{number(factor, 2)} × today's rows"
         rows.append([_grown(study, one), f"{number(one['percent_per_month'], 1)} %", told, at, *ranks])
         has_sums = has_sums or any("~" in cell for cell in rows[-1][2:])
-    note = f"~ by the bytes of {words.state_of(one['purpose'] for one in entries)} alone, without a plan."
+    note = f"~ by the bytes of {words.state_of(one.get('purpose', 'train') for one in entries)} alone, without a plan."
     more = f'<p class="more">{escape(note)}</p>' if has_sums else ""
     chart = _growth_chart(study)
     return section("Growth", text, grid([("", chart)]) if chart else "", plain_table(heads, rows), more)

@@ -131,7 +131,7 @@ def taken_bytes(point: Point) -> int:
 
 
 def needed(point: Point) -> tuple[int | None, int]:
-    """What the fullest rank takes, or would take (None: nobody has added it up), and what there is; no reserve in either.
+    """What the fullest rank takes, or would (None: nobody has added it up), and what there is; no reserve in either.
 
     Refusals hold all of a rank against all of its memory, tables against what all else leaves them, or what ranks keep
     on a GPU's host against that; only the last is of another memory.

@@ -110,7 +110,10 @@ def state_of(purposes: Iterable[str]) -> str:
 def rows_of(study: Study) -> str:
     """The rows of what is planned for."""
     data = study["data"]
-    told = {"train": f"{many(data['train_rows'], 'row')} to train on", "score": f"{many(data['score_rows'], 'row')} to score"}
+    told = {
+        "train": f"{many(data['train_rows'], 'row')} to train on",
+        "score": f"{many(data['score_rows'], 'row')} to score",
+    }
     return ", ".join(told[purpose] for purpose in study["chosen"]) or ", ".join(told.values())
 
 
@@ -168,7 +171,7 @@ def conclusion(study: Study) -> tuple[str, list[tuple[str, str]]]:
         name = PURPOSES[purpose]
         if not any(point["fits"] for point in points):
             verdict = "behind"
-            what = "stopped before an answer" if study["was_stopped"] else "nothing that was tried fits"
+            what = "stopped before an answer" if purpose in study["unfinished"] else "nothing that was tried fits"
             told += [("lead", f"{name}: {what}."), ("more", _nearest(points) if points else "")]
             continue
         grouped = answers(study, purpose)

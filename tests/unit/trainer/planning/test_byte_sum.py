@@ -94,7 +94,7 @@ def test_host_memory_is_counted_apart():
     assert total.shortfall(machine(8), world_size=4) is None
     poor = machine(8, host=type(box.host)(ranks=4, memory_gib=1 / 1024))
     short = total.shortfall(poor, world_size=4)
-    assert short is not None and short.where == "host" and short.capacity_bytes == MIB / 4
+    assert short is not None and short.where == "host" and short.capacity_bytes == int(0.9 * MIB / 4)
 
 
 def test_what_is_missing_is_said():
@@ -142,10 +142,52 @@ def test_no_plan_holds_less(device, words):
         point = plan_point(job, hardware=box, world_size=world_size)
         assert point.fits, point.refusal
         kinds = ("table_weights", "table_optimizer", "table_gradients", "dense_weights", "dense_gradients")
-        held = [point.held[kind] for kind in (*kinds, "dense_optimizer") if kind in point.held]
+        held = [point.held[kind] for kind in (*kinds, "dense_optimizer", "checkpoint_copy") if kind in point.held]
         fullest = max(sum(of_rank) for of_rank in zip(*held, strict=True))
         assert total.least_per_rank(box, world_size=world_size) <= fullest
         spread = sum(point.held["table_weights"]) + sum(point.held["table_optimizer"])
         assert total.table_bytes <= spread
+        if device == "cuda":
+            on_host = total.least_per_rank(box, world_size=world_size, memory="host")
+            assert total.table_bytes / world_size < on_host <= max(point.host_held)
         if world_size == 1:
             assert total.table_bytes == spread  # exactly
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_copy_of_checkpoints_is_counted_where_it_lies(device):
+    """Weights and states once more, without gradients: on CPU hosts where ranks compute, else beside the GPU."""
+    box, quiet = machine(100, device=device), "--checkpoint.background=false"
+    with_copy, without = total_of(device=device), total_of(quiet, device=device)
+    assert with_copy.table_bytes == without.table_bytes
+    copy = 3 * ROWS * 128 / 4 + without.dense_bytes * 3 / 4
+    of_memory = {
+        memory: with_copy.least_per_rank(box, world_size=4, memory=memory)
+        - without.least_per_rank(box, world_size=4, memory=memory)
+        for memory in ("device", "host")
+    }
+    assert of_memory == ({"device": copy, "host": 0} if device == "cpu" else {"device": 0, "host": copy})
+    assert total_of(purpose="score", device=device).dense_copy_bytes == 0
+
+
+def test_tables_in_host_memory_are_copied_too():
+    words = ("--tables.shared.kernel=uvm", "--tables.own.kernel=uvm")
+    box = machine(100)
+    kept = total_of(*words, "--checkpoint.background=false").least_per_rank(box, world_size=4, memory="host")
+    total = total_of(*words)
+    assert total.least_per_rank(box, world_size=4, memory="host") == 2 * kept + total.dense_copy_bytes
+    point = plan_point(PlanningJob(config=run_of(*words), data=facts()), hardware=box, world_size=4)
+    assert sum(point.host_held) >= 2 * total.table_bytes
+    fits_once = machine(100, host=type(box.host)(ranks=4, memory_gib=4 * 1.5 * kept / 0.9 / 2**30))
+    short = total.shortfall(fits_once, world_size=4)
+    assert short is not None and short.where == "host" and "checkpoint.background" in short.sentence
+
+
+def test_host_memory_may_take_what_the_gpu_does_not():
+    small = machine(3)
+    total = total_of()
+    assert total.shortfall(small, world_size=4) is not None
+    assert total.shortfall(small, world_size=4, host_memory=True) is None
+    poor = machine(3, host=type(small.host)(ranks=4, memory_gib=8 / 1024))
+    assert total.shortfall(poor, world_size=4, host_memory=True) is not None
+    assert total.shortfall(machine(3, device="cpu"), world_size=4, host_memory=True) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.errors import ConfigError, PlanError
-from tests.support.planned_cases import MadeUpPlanner, machine, variant
+from tests.support.planned_cases import MIB, MadeUpPlanner, machine, variant
 from trainer.planning.plans import Budget, OutOfBudgetError, Plans
 from trainer.planning.study import Case
 
@@ -84,3 +84,17 @@ def test_it_tells_how_far_it_is(monkeypatch):
     plans.expected = None
     plans.point(case(4))
     assert said[-1] == "plan 3, 0:30 passed, at most 100: 4 ranks of box to train"
+
+
+def test_fewer_ranks_of_a_cpu_host_share_all_of_its_memory_where_they_are_refused_too():
+    def planned(of: Case):
+        raise PlanError("full")
+
+    box = machine(64, device="cpu")
+    plans = Plans(planned, budget=LARGE)
+    for world_size, mib in ((1, 256), (2, 128), (4, 64), (8, 64)):
+        point = plans.try_point(Case(variant=ENSEMBLE, hardware=box, purpose="train", world_size=world_size))
+        assert point.refusal is not None and point.refusal.sentence == "full"
+        assert point.capacity_bytes == point.refusal.capacity_bytes == mib * MIB
+    (tight,) = [plans.point(Case(variant=ENSEMBLE, hardware=machine(3, device="cpu"), purpose="train", world_size=1))]
+    assert tight.refusal is not None and tight.refusal.capacity_bytes == tight.capacity_bytes == 12 * MIB

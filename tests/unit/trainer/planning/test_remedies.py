@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.support.planned_cases import MIB, MadeUpPlanner, machine, variant
-from trainer.planning.plans import Budget, Plans
-from trainer.planning.remedies import Remedy, nearest, remedies
+from trainer.planning.capacity_point import CapacityPoint, Refusal
+from trainer.planning.data_facts import IdTraffic
+from trainer.planning.plans import Budget, Plans, refused
+from trainer.planning.remedies import Remedy, blame, nearest, remedies, short_memory
 from trainer.planning.study import Case, StudiedPoint
 
 ROWS = 60_010
@@ -135,3 +139,58 @@ def test_the_nearest_has_the_most_memory():
     points = [refused_point(mib=mib, world_size=ranks)[0] for mib, ranks in ((5, 1), (4, 4), (5, 2))]
     assert nearest(points) is points[1]
     assert points[1].case.hardware.rank_bytes == 4 * MIB
+
+
+def test_a_replica_s_nearest_has_the_most_memory_a_rank():
+    found = [
+        refused_point("--score.tables=int8", mib=1, world_size=ranks, purpose="score", device="cpu")[0]
+        for ranks in (4, 2, 1)
+    ]
+    assert nearest(found) is found[2]
+    on_gpus = [refused_point("--score.tables=int8", mib=4, world_size=ranks, purpose="score")[0] for ranks in (8, 1)]
+    assert nearest(on_gpus) is on_gpus[1]
+
+
+def test_the_copy_of_checkpoints_is_a_remedy_on_cpu_hosts():
+    found = found_for(mib=10, device="cpu")
+    copy = 3 * ROWS * 128 / 4
+    assert found["checkpoint.background = false"].saves_bytes == pytest.approx(copy, abs=12_000)
+    assert found["checkpoint.background = false"].suffices
+    assert "checkpoint.background = false" not in found_for("--checkpoint.background=false", mib=5, device="cpu")
+    assert "checkpoint.background = false" not in found_for(mib=5)  # a GPU's memory has no copy
+
+
+def test_a_host_that_lacks_memory_is_told_what_saves_it_there():
+    words = ("--tables.shared.kernel=uvm_caching", "--tables.own.kernel=uvm_caching")
+    config = variant(*words)
+    box = machine(64)
+    poor = machine(64, host=type(box.host)(ranks=4, memory_gib=4 * 10 / 1024))  # 5.5 MiB of tables a rank, and a copy
+    plans = Plans(MadeUpPlanner(), budget=Budget(max_plans=100, seconds=None))
+    case = Case(variant=config, hardware=poor, purpose="train", world_size=4)
+    one = StudiedPoint(case=case, point=plans.point(case), table_bytes=0)
+    assert one.point.refusal is not None and one.point.refusal.where == "host" and short_memory(one) == "host"
+    found = {remedy.change: remedy for remedy in remedies(one, most_ranks=4, plans=plans)}
+    waiting = found["checkpoint.background = false"]
+    assert waiting.saves_bytes == pytest.approx(3 * ROWS * 128 / 4, abs=12_000)
+    assert waiting.suffices and waiting.proof == "a plan"
+
+
+def test_crumbs_are_no_remedies_and_long_bags_are_named():
+    """Ids of a bag that no memory holds: nothing that tables could save is worth telling."""
+    whole = variant("--train.batch_size=4096")
+    traffic = {**whole.data.traffic, "C2": IdTraffic(mean_ids=1e9)}
+    bags = dataclasses.replace(whole, data=dataclasses.replace(whole.data, traffic=traffic))
+    case = Case(variant=bags, hardware=machine(64), purpose="train", world_size=4)
+
+    def planned(case: Case) -> CapacityPoint:
+        refusal = Refusal(where="planner", need_bytes=10**13, capacity_bytes=case.hardware.rank_bytes, sentence="full")
+        return refused(case, refusal)
+
+    plans = Plans(planned, budget=Budget(max_plans=100, seconds=None))
+    one = StudiedPoint(case=case, point=plans.point(case), table_bytes=0)
+    assert remedies(one, most_ranks=64, plans=plans) == []
+    assert plans.num_plans < 8  # of crumbs none is planned
+    told = blame(one, plans=plans)
+    assert told is not None and "feature C2 has mean_ids = 1e+09" in told and "train.batch_size" in told
+    short, of_others = refused_point(mib=5)
+    assert blame(short, plans=of_others) is None

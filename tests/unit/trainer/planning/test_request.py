@@ -119,3 +119,19 @@ def test_an_impossible_machine_is_refused(files):
     (files / "box.toml").write_text(text)
     with pytest.raises(ChorusError, match=r"(?s)box.toml.*host.ranks: 0 must be above zero"):
         read(files)
+
+
+def test_a_device_that_the_machine_has_not_is_refused(files):
+    with pytest.raises(ChorusError, match=r'run.device: "cpu", but box of --hardware is cuda; add --run.device=auto'):
+        read(files, "--run.device=cpu")
+    assert read(files, "--run.device=cuda").asked.hardware[0].device == "cuda"
+
+
+def test_files_are_tried_before_anything_is_planned(files):
+    path = str(files / ("x" * 250 + ".json"))  # beside which no file of a longer name can be made
+    with pytest.raises(ChorusError, match=r"--json: .* cannot be written \(File name too long\); name another"):
+        read(files, "--json", path)
+    (files / "old.json").write_text("old")
+    before = sorted(files.iterdir())
+    read(files, "--json", str(files / "old.json"), "--html", str(files / "new.html"))
+    assert sorted(files.iterdir()) == before and (files / "old.json").read_text() == "old"

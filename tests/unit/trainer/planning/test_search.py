@@ -60,8 +60,69 @@ def test_it_climbs_from_what_the_bytes_allow():
     study = surveyed(machine(6), planner=planner)
     # Ranks 1 to 4 are out by the bytes; the largest of them says why.
     assert sizes(study) == [(4, False), (8, True)]
-    assert [case.world_size for case in planner.cases] == [8]
+    assert [case.world_size for case in planner.cases if not case.host_memory] == [8]
     assert "the bytes alone rule out up to 4 ranks" in study.notes[0]
+
+
+def test_what_host_memory_would_do_is_noted():
+    planner = MadeUpPlanner()
+    study = surveyed(machine(6), planner=planner)
+    assert [case.world_size for case in planner.cases if case.host_memory] == [4]  # the largest that was refused
+    assert all(not one.case.host_memory for one in study.points)
+    assert study.notes[-1].startswith(
+        "box (train): 4 GPUs would hold it with tables in host memory"
+        ' (tables.shared.kernel = "uvm_caching", tables.own.kernel = "uvm_caching"):'
+    )
+    assert "rows/s" in study.notes[-1]
+    # One group's kernel is given: it is not said to change.
+    fused = surveyed(machine(6), variants=(variant("--tables.own.kernel=fused"),))
+    assert '(tables.shared.kernel = "uvm_caching")' in fused.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [(machine(6), ("--tables.own.kernel=fused", "--tables.shared.kernel=fused")), (machine(2, device="cpu"), ())],
+)
+def test_host_memory_is_not_asked_where_it_cannot_help(box, words):
+    planner = MadeUpPlanner()
+    study = surveyed(box, variants=(variant(*words),), planner=planner)
+    assert not study.points[0].point.fits
+    assert not any(case.host_memory for case in planner.cases)
+    assert not any("host memory" in note for note in study.notes)
+
+
+def test_host_memory_that_is_too_small_is_said():
+    box = machine(6, host=type(machine(6).host)(ranks=4, memory_gib=24 / 1024))
+    study = surveyed(box)
+    assert "4 GPUs would not hold it with tables in host memory" in study.notes[-1]
+
+
+def test_host_memory_costs_a_plan_of_the_budget():
+    study = surveyed(machine(6), max_plans=1)
+    assert study.fits("train")
+    assert "more with --max-plans: not seen whether 4 GPUs would do with host memory" in study.notes[-1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_more_ranks_are_not_tried_where_each_holds_all_tables(device):
+    quantised = variant("--score.tables=int8")
+    planner = MadeUpPlanner()
+    of_machine = 4 if device == "cuda" else 0.9  # a CPU host's rank alone has the memory of four
+    asked = Asked(
+        command="",
+        config="planned",
+        hardware=(machine(of_machine, device=device),),
+        purposes=("score",),
+        epoch_hours=None,
+        swept={},
+    )
+    study = Study(asked=asked, data=ENSEMBLE.data)
+    plans = Plans(planner, budget=Budget(max_plans=100, seconds=None))
+    Survey(study, plans=plans, sizes=Range(ranks=(), most=64, climbs=True)).run([quantised])
+    assert sizes(study) == [(1, False)]
+    refusal = study.points[0].point.refusal
+    assert refusal is not None and "every rank holds all tables: more ranks do not help" in refusal.sentence
+    assert len(study.notes) == 1 and 'score.tables = "sharded", a smaller dim' in study.notes[0]
 
 
 def test_it_climbs_in_whole_hosts_past_what_the_bytes_allow():
@@ -71,7 +132,7 @@ def test_it_climbs_in_whole_hosts_past_what_the_bytes_allow():
     wide = variant("--train.batch_size=16384")
     study = surveyed(machine(14), variants=(wide,), planner=planner)
     assert sizes(study) == [(1, False), (2, False), (4, False), (8, True)]
-    assert [case.world_size for case in planner.cases] == [2, 4, 8]
+    assert [case.world_size for case in planner.cases if not case.host_memory] == [2, 4, 8]
 
 
 def test_named_sizes_and_climbing_join():
@@ -104,6 +165,7 @@ def test_a_deadline_out_of_reach_is_given_up():
     study = surveyed(machine(64), hours=1e-6, most=16)
     assert study.chosen("train")["deadline"] is None
     assert any("1e-06 hours are out of reach: more than 16 ranks" in note for note in study.notes)
+    assert any("5 sizes of 2 to 16 ranks passed over" in note for note in study.notes)
 
 
 def test_worlds_that_are_no_faster_end_the_search():

@@ -44,6 +44,17 @@ def test_no_host_holds_them():
         served(mib=2.5, rows=1)
 
 
+def test_remedies_are_those_that_are_left():
+    with pytest.raises(PlanError, match='score.tables = "int8", take a smaller dim, put fewer members on a server'):
+        served("--score.tables=fp16", mib=2.5, rows=1)
+    with pytest.raises(PlanError) as found:
+        served("--score.tables=int8", mib=2.5, rows=1)
+    assert "int8" not in str(found.value) and "take a smaller dim, put fewer members on a server" in str(found.value)
+    with pytest.raises(PlanError) as found:
+        served(mib=0.2, rows=1)
+    assert "member deep" in str(found.value) and "fewer members" not in str(found.value)
+
+
 def test_keys_of_training_do_not_stand_in_the_way():
     words = ("--members.deep.freeze=true", "--train.watch.column=deep", "--loss.distillation=0.5")
     found, _ = served(*words)

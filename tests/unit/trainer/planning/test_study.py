@@ -7,8 +7,11 @@ import dataclasses
 import io
 import json
 
-from tests.support.planned_cases import MadeUpPlanner, facts, machine, variant
+import pytest
+
+from tests.support.planned_cases import MIB, MadeUpPlanner, facts, machine, variant
 from trainer.planning.plans import Budget, Plans
+from trainer.planning.search import Range, Survey
 from trainer.planning.study import Asked, Case, StudiedPoint, Study
 
 
@@ -95,3 +98,28 @@ def test_csv():
     assert int(fitting["held_bytes"]) == sum(point.held[kind][0] for kind in ("table_weights", "embedding_buffers"))
     assert float(fitting["dense_seconds"]) == point.step.parts["dense"]
     assert float(fitting["cost"]) == point.cost and fitting["bottleneck"] == point.step.bottleneck
+
+
+def test_points_carry_their_reserve_and_what_a_gpus_host_has_for_them():
+    first = study_of(1, purposes=("train",)).as_json()["points"][0]
+    assert first["reserve_bytes"] == round(64 * MIB * 0.1)
+    assert first["host_room_bytes"] == int(4 * 64 * 100 * MIB * 0.9)  # one rank of a host has all of it
+
+
+def test_answers_of_each_machine():
+    plain = study_of(1, 2, purposes=("train",), price=2.0).as_json()
+    for machine_name in ("box", "big"):
+        of = plain["chosen_of"]["train"][machine_name]
+        assert plain["points"][of["smallest"]]["hardware"] == machine_name and of["deadline"] is None
+    assert plain["notes"] == []
+    (note,) = study_of(1, purposes=("train",)).as_json()["notes"]
+    assert note.startswith("no price is given of box, big: ") and "host.price_per_hour" in note
+
+
+@pytest.mark.parametrize(("most", "left"), [(1, ["train", "score"]), (2, ["score"]), (4, [])])
+def test_what_a_budget_leaves_unfinished(most, left):
+    study = study_of(purposes=("train", "score"))
+    study.asked = dataclasses.replace(study.asked, hardware=study.asked.hardware[:1])
+    plans = Plans(MadeUpPlanner(), budget=Budget(max_plans=most, seconds=None))
+    Survey(study, plans=plans, sizes=Range(ranks=(1, 2), most=8)).run([variant()])
+    assert study.unfinished() == study.as_json()["unfinished"] == left

@@ -62,7 +62,7 @@ def test_a_study_with_everything():
         "Memory of a rank",
         "A step of the slowest rank",
         "<- bottleneck",
-        "Where making batches hides behind the rest.",
+        "Making batches hides behind the rest of a step.",
         "Sent by the busiest rank",
         "Growth: when tables outgrow the machines",
         "Serving a request of 100 rows on box",
@@ -109,7 +109,7 @@ def test_serving_that_does_not_fit_is_noted():
 
 def test_nothing_planned_is_said():
     _, _, printed = carried_out(request_of(64, budget=Budget(max_plans=99, seconds=1e-9)))
-    assert "No point was planned." in printed and "longer with --timeout" in printed
+    assert "Training: stopped before an answer." in printed and "longer with --timeout" in printed
 
 
 def test_a_given_plan_is_for_the_ensemble_that_was_asked_for_alone(monkeypatch):

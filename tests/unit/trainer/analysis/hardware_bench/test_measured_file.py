@@ -16,6 +16,7 @@ from trainer.analysis.hardware_bench.measured_file import (
     base_problem,
     header,
     measured_file,
+    quick_warning,
     text_of,
     warnings_of,
 )
@@ -106,3 +107,13 @@ def test_bad_fits_are_warned_of_by_name() -> None:
     assert warnings_of(ALL) == []
     (line,) = warnings_of(ALL | {"lookup": Section(points=[], keys={}, fits=[GOOD, bad])})
     assert line.startswith("WARNING: fitted badly: lookup: sgd (60%); ")
+
+
+def test_a_quick_look_says_so_until_all_is_measured_again() -> None:
+    quick = measured_file(MACHINE, ALL, wishes=Wishes(is_quick=True), base=None)
+    assert quick.measured.startswith("quick, not for planning; 20")
+    told = quick_warning(quick)
+    assert told is not None and told.startswith("the rates of two cores are of a --quick look")
+    part = {"lookup": ALL["lookup"]}
+    assert quick_warning(measured_file(MACHINE, part, wishes=Wishes(), base=quick)) == told
+    assert quick_warning(measured_file(MACHINE, ALL, wishes=Wishes(), base=None)) is None

@@ -49,6 +49,7 @@ def made_point(
         tables_per_sharding_type={"row_wise": 1},
         sent_bytes={"intra_host": 0, "inter_host": 0},
         step=StepSeconds(parts=parts or dict.fromkeys(PHASES, 0.02), total=total),
+        dense_shares={},
         rows_per_second=100 / total,
         hours=1.0,
         cost=None,

@@ -83,3 +83,24 @@ def test_cost_compares_only_where_all_have_one() -> None:
     assert selection.cheaper(priced)(priced[0]) == priced[0]["cost"]
     mixed = [priced[0], dict(priced[1]) | {"cost": None}]
     assert selection.cheaper(mixed)(priced[0]) == priced[0]["device_hours"]
+
+
+@pytest.mark.parametrize(
+    ("where", "need", "there", "told"),
+    [
+        ("device", 120, 100, (105, 85)),  # all of a rank, the reserve with it
+        ("planner", 60, 50, (95, 85)),  # tables, against what all else leaves them
+        ("planner", 0, 100, (None, 85)),  # nobody has added it up
+        ("host", 300, 200, (300, 200)),  # of a GPU's host
+    ],
+)
+def test_need_and_room_are_without_the_reserve(where, need, there, told) -> None:
+    refusal = {"where": where, "need_bytes": need, "capacity_bytes": there}
+    assert selection.needed({"capacity_bytes": 100, "reserve_bytes": 15, "refusal": refusal}) == told
+
+
+def test_need_of_what_fits_is_what_the_sentence_tells() -> None:
+    for point in made_study(purposes=("train",))["points"]:
+        need, room = selection.needed(point)
+        assert room == point["capacity_bytes"] - point["reserve_bytes"]
+        assert (need <= room) == point["fits"] and (not point["fits"] or need == selection.taken_bytes(point))

@@ -94,3 +94,32 @@ def test_a_deadline_that_nothing_meets() -> None:
     fastest = min((one for one in study["points"] if one["fits"]), key=lambda one: one["hours"])
     last = sentences[-1][1].replace("\u00a0", " ")
     assert "nothing that was tried meets the deadline of 36 s" in last and words.machines(fastest) in last
+
+
+def test_stopped_before_an_answer() -> None:
+    study = made_study(machines=(A100,), ranks=(1,), swept={"tables": ["own"]}, purposes=("train",), with_more=False)
+    study["chosen"]["score"] = {}
+    study["unfinished"] = ["train", "score"]
+    verdict, sentences = words.conclusion(study)
+    leads = [sentence for kind, sentence in sentences if kind == "lead"]
+    assert verdict == "behind"
+    assert leads == ["Training: stopped before an answer.", "Scoring: stopped before an answer."]
+
+
+def test_the_answers_of_each_machine() -> None:
+    study = made_study(machines=(H100, CPU), ranks=(16, 32), swept={"tables": ["shared"]}, purposes=("score",))
+    places = study["chosen_of"]["score"]
+    told = " ".join(sentence for _, sentence in words.conclusion(study)[1])
+    for machine in (H100, CPU):
+        point = study["points"][places[machine.name]["smallest"]]
+        assert words.machines(point) in told
+    assert f"Of {CPU.name} alone, smallest that fits" in told
+    assert words.of_machines(made_study(machines=(H100,)), "train") == []
+
+
+def test_words_of_what_is_planned_for() -> None:
+    assert (
+        words.state_of(["train", "score"]) == "weights and optimizer state" and words.state_of(["score"]) == "weights"
+    )
+    study = made_study(purposes=("score",)) | {"data": {"train_rows": 7, "score_rows": 1}}
+    assert words.rows_of(study) == "1 row to score"
