@@ -81,7 +81,7 @@ _ON_ONE_RANK = (
     ShardingType.TABLE_COLUMN_WISE.value,
 )
 # Rule -> optimizer state values of one parameter value; row-wise Adagrad has one of a row instead.
-_STATE_VALUES: Mapping[str, int] = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
+STATE_VALUES: Mapping[str, int] = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,10 +326,10 @@ def _dense_bytes(job: PlannedJob) -> dict[str, int]:
     if job.purpose == "score":
         return dict(zip(_DENSE, (weights, 0, 0), strict=True))
     gradients = weights * (2 if job.world_size > 1 else 1)
-    state = sum(_VALUE_BYTES * _STATE_VALUES[rule] * count for rule, count in job.dense_parameters.items())
+    state = sum(_VALUE_BYTES * STATE_VALUES[rule] * count for rule, count in job.dense_parameters.items())
     return dict(zip(_DENSE, (weights, gradients, state), strict=True))
 
 
 def _state_bytes(table: PlannedTable, *, rows: int, columns: int) -> int:
-    values = rows if table.optimizer == "rowwise_adagrad" else rows * columns * _STATE_VALUES[table.optimizer]
+    values = rows if table.optimizer == "rowwise_adagrad" else rows * columns * STATE_VALUES[table.optimizer]
     return _VALUE_BYTES * values

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ from configs.schema import RunConfig
 from modules.tables import TableSpec
 from sharding.constraints import piece_columns
 from sharding.hardware import Hardware, planned_hardware
+from sharding.ledger import STATE_VALUES
 from trainer.built_task import build_task
 from trainer.data.reading.source import SourceFeatures
 from trainer.planning.page.words import size
@@ -30,8 +30,6 @@ Purpose = Literal["train", "score"]
 Memory = Literal["device", "host"]  # where ranks compute, or that of a GPU's host
 
 _VALUE_BYTES = 4
-# Rule -> state values of one weight; row-wise Adagrad keeps one of a row, or of a piece of a row.
-_STATE_VALUES: Mapping[str, int] = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
 _CACHED_SHARE = 0.2  # of the weights, in a GPU's cache before host memory, as fbgemm has it
 _ONE_RANK = ("table_wise", "column_wise", "table_column_wise")
 _ONE_HOST = ("table_row_wise", "grid")
@@ -221,7 +219,7 @@ def byte_sum(
     dense = dense_copy = 0
     for name, module in ensemble.bank.members.items():
         rule = members[name].optimizer or config.dense.optimizer
-        values = 1 if purpose == "score" else 2 + keeps_best + _STATE_VALUES[rule]
+        values = 1 if purpose == "score" else 2 + keeps_best + STATE_VALUES[rule]
         parameter_bytes = _VALUE_BYTES * sum(parameter.numel() for parameter in module.parameters())
         dense += values * parameter_bytes
         dense_copy += (values - 1) * parameter_bytes * copies  # gradients are not kept
@@ -250,7 +248,7 @@ def _table(spec: TableSpec, *, trains: bool, keeps_best: bool, device: str) -> T
     state = 0
     if trains:
         by_row = spec.optimizer == "rowwise_adagrad"
-        state = _VALUE_BYTES * (spec.dim // columns) if by_row else weights * _STATE_VALUES[spec.optimizer]
+        state = _VALUE_BYTES * (spec.dim // columns) if by_row else weights * STATE_VALUES[spec.optimizer]
     best = weights * keeps_best
     on_device: float = best + (2 if trains and placement == "data_parallel" else 1) * weights + state
     on_host: float = 0.0

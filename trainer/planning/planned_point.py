@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from typing import Literal
 
 import torch
 
@@ -23,6 +24,7 @@ from sharding.hardware import Hardware, planned_hardware
 from sharding.ledger import PlannedTable
 from sharding.report import PlanReport
 from sharding.table_choices import TablesDoNotFitError
+from trainer.data.reading.loading import slice_size
 from trainer.planning.capacity_point import CapacityPoint, Refusal, StepSeconds
 from trainer.planning.planning_job import PlanningJob
 from trainer.planning.point_memory import PointMemory
@@ -51,6 +53,7 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
     rows_per_rank = job.rows_per_rank(world_size)
     memory = PointMemory(job, hardware=hardware, machine=machine)
     built = job.built
+    blank = unplanned_point(job.config, purpose=job.purpose, hardware=hardware, world_size=world_size, refusal=None)
     quantised = not job.trains and job.config.score.tables != "sharded"
     try:
         if quantised:
@@ -65,12 +68,12 @@ def plan_point(job: PlanningJob, *, hardware: HardwareFile, world_size: int, pla
             capacity_bytes=error.capacity_bytes or machine.rank_bytes,
             sentence=" ".join(str(error).split()),
         )
-        return _point(job, hardware=hardware, world_size=world_size, refusal=refusal, seconds=time.monotonic() - began)
+        return dataclasses.replace(blank, refusal=refusal, seconds_to_plan=time.monotonic() - began)
     held, on_host = memory.held(report), memory.on_host(report)
     work = step_work(job.config, built=built, data=job.data, report=report, dense=job.dense_work(rows_per_rank))
     step = StepSeconds(parts=step_parts(work, hardware=hardware), total=step_seconds(work, hardware=hardware))
     point = dataclasses.replace(
-        _point(job, hardware=hardware, world_size=world_size, refusal=None, seconds=0.0),
+        blank,
         refusal=_shortage(held, machine=machine) or _host_shortage(on_host, machine=machine),
         held=held,
         host_held=on_host,
@@ -142,20 +145,26 @@ def _quantised(job: PlanningJob, *, hardware: HardwareFile, world_size: int) -> 
     )
 
 
-def _point(
-    job: PlanningJob, *, hardware: HardwareFile, world_size: int, refusal: Refusal | None, seconds: float
+def unplanned_point(
+    config: RunConfig,
+    *,
+    purpose: Literal["train", "score"],
+    hardware: HardwareFile,
+    world_size: int,
+    refusal: Refusal | None,
 ) -> CapacityPoint:
-    """The point, with nothing in it that only a plan tells."""
-    rows_per_rank = job.rows_per_rank(world_size)
+    """A point with nothing in it that only a plan tells."""
+    trains = purpose == "train"
+    rows = slice_size(batch_size=config.train.batch_size, world_size=world_size) if trains else config.score.batch_size
     return CapacityPoint(
         hardware=hardware.name,
         device=hardware.device,
-        purpose=job.purpose,
+        purpose=purpose,
         world_size=world_size,
         num_hosts=-(-world_size // hardware.host.ranks),
-        batch_size=job.config.train.batch_size if job.trains else rows_per_rank * world_size,
-        rows_per_rank=rows_per_rank,
-        num_members=len(job.config.expanded_members()),
+        batch_size=config.train.batch_size if trains else rows * world_size,
+        rows_per_rank=rows,
+        num_members=len(config.expanded_members()),
         refusal=refusal,
         held={},
         host_held=(),
@@ -169,7 +178,7 @@ def _point(
         hours=0.0,
         cost=None,
         plan=None,
-        seconds_to_plan=seconds,
+        seconds_to_plan=0.0,
     )
 
 

@@ -13,6 +13,7 @@ from trainer.clock import clock
 from trainer.planning.byte_sum import ByteSum, Purpose, byte_sum
 from trainer.planning.capacity_point import CapacityPoint, Refusal
 from trainer.planning.page.words import many
+from trainer.planning.planned_point import unplanned_point
 from trainer.planning.study import STOPPED, Case, Variant
 
 _SAY_SECONDS = 5.0
@@ -144,36 +145,12 @@ class Plans:
 
 def refused(case: Case, refusal: Refusal) -> CapacityPoint:
     """A point that was not planned."""
-    config, hardware = case.variant.config, case.hardware
-    if case.purpose == "score":
-        rows = config.score.batch_size
-        batch = rows * case.world_size
-    else:
-        batch = config.train.batch_size
-        rows = -(-batch // case.world_size)
-    return CapacityPoint(
-        hardware=hardware.name,
-        device=hardware.device,
+    return unplanned_point(
+        case.variant.config,
         purpose=case.purpose,
+        hardware=case.hardware,
         world_size=case.world_size,
-        num_hosts=-(-case.world_size // hardware.host.ranks),
-        batch_size=batch,
-        rows_per_rank=rows,
-        num_members=len(config.expanded_members()),
         refusal=refusal,
-        held={},
-        host_held=(),
-        capacity_bytes=_rank_bytes(case),
-        imbalance=0.0,
-        tables_per_sharding_type={},
-        sent_bytes={},
-        step=None,
-        dense_shares={},
-        rows_per_second=0.0,
-        hours=0.0,
-        cost=None,
-        plan=None,
-        seconds_to_plan=0.0,
     )
 
 

@@ -13,7 +13,7 @@ from configs.schema import RunConfig
 from modules.tables import TableSpec
 from sharding.cost.step import Sent, StepWork, TableLoad
 from sharding.cost.work import DenseWork, counted_passes
-from sharding.ledger import ShardLoad
+from sharding.ledger import STATE_VALUES, ShardLoad
 from sharding.report import PlanReport
 from trainer.built_task import BuiltTask
 from trainer.optimizers import member_rules
@@ -22,7 +22,6 @@ from trainer.planning.distinct_ids import expected_distinct
 from trainer.planning.update_work import member_updates, table_update
 
 _VALUE_BYTES = 4
-_STATE_VALUES = {"sgd": 0, "adagrad": 1, "adam": 2, "dense_adam": 2}
 _SCORED_BYTES = {"sharded": _VALUE_BYTES, "fp16": 2, "int8": 1}
 _REPLICA = "data_parallel"
 _LEAST_HALF = 0.01  # tables of a few rows may have all of their ids in one half
@@ -72,7 +71,7 @@ def _load(one: ShardLoad, *, spec: TableSpec, data: DataFacts, is_trained: bool,
     of_table = expected_distinct(table_rows=spec.num_rows, num_ids=round(ids_of_table), zipf=traffic.zipf)
     share = _share_of_ids(one, num_rows=spec.num_rows, first_half=traffic.first_half)
     of_rows = one.rows / spec.num_rows
-    values = one.rows if spec.optimizer == "rowwise_adagrad" else one.rows * one.columns * _STATE_VALUES[spec.optimizer]
+    values = one.rows if spec.optimizer == "rowwise_adagrad" else one.rows * one.columns * STATE_VALUES[spec.optimizer]
     return TableLoad(
         rank=one.rank,
         rows=one.rows,
