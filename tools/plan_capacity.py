@@ -7,7 +7,8 @@ tools/measure_hardware.py). Further words are keys of the run, as the trainer ta
 Without --ranks, sizes are walked upwards: 1, 2, 4 ... ranks within a host, then whole hosts, one more at a time, to the
 first that fits. What the bytes of tables alone rule out is not planned. With --epoch-hours it goes on until that is
 met; sizes that even a linear gain would leave late are passed over, and four in a row that are no faster end it.
-Nothing fits: exit code 3, and numbered remedies. Ctrl-C keeps what was found. Examples:
+Nothing fits: exit code 3, and numbered remedies; 1 where --max-plans or --timeout ended the search before an answer.
+Ctrl-C keeps what was found. Examples:
 
   the smallest number of H100 hosts that holds the run, and the smallest that trains an epoch in two hours:
     python tools/plan_capacity.py --config configs/criteo_tb.toml --data configs/outlines/criteo_tb.toml
@@ -81,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not is_whole:
         return EXIT_INTERRUPTED
     is_served = request.request_rows is None or study.serving is not None
-    fits = is_served and all(study.fits(purpose) for purpose in request.asked.purposes)
-    return EXIT_DONE if fits else EXIT_NOTHING_FITS
+    missing = [purpose for purpose in request.asked.purposes if not study.fits(purpose)]
+    if set(missing) & set(study.unfinished()):
+        return EXIT_FAILURE  # what was not tried may fit
+    return EXIT_DONE if is_served and not missing else EXIT_NOTHING_FITS
 
 
 def _with_values(given: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOTHING_FITS, EXIT_REFUSED
+from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_NOTHING_FITS, EXIT_REFUSED
 from configs.loader import dump_hardware
 from tests.support.planned_cases import RUN, machine
 from tools import plan_capacity
@@ -64,6 +64,12 @@ def test_nothing_fits(files, capsys):
     printed = capsys.readouterr()
     assert "Training fits nowhere" in printed.out and "tables.own.optimizer" in printed.out
     assert "is not written, for there is no plan" in printed.err and not (files / "plan.json").exists()
+
+
+def test_a_budget_that_is_spent_is_no_proof_that_nothing_fits(files, capsys):
+    assert run(files, "--ranks", "2", "--purpose", "both", "--max-plans", "1") == EXIT_FAILURE
+    assert "--max-plans" in capsys.readouterr().out
+    assert run(files, "--ranks", "2", "--purpose", "both", "--max-plans", "2") == EXIT_DONE
 
 
 def test_what_is_wrong_is_one_sentence(files, capsys):
