@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +82,10 @@ class Watchdog:
         ]
 
     def start(self) -> None:
-        """Starts the threads."""
+        """Starts the threads, and has an alarm write where the main thread is."""
+        # Its alone: an alarm that was due while the process was stopped comes when all threads run, and reading the
+        # frames of a running thread crashes (python/cpython#116008). dump_traceback_later reads those of all.
+        faulthandler.register(signal.SIGALRM, file=_STDERR, all_threads=False)
         self._store.set_status(self._peer.rank, self._status().as_json())
         for thread in self._threads:
             thread.start()
@@ -92,7 +96,7 @@ class Watchdog:
         self._hurry.set()
         for thread in self._threads:
             thread.join(2 * self._patience.interval)
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def beat(self, doing: str) -> None:
         """Notes that the main thread moves, and what it does now; costs an assignment."""
@@ -173,9 +177,8 @@ class Watchdog:
                 beat, excused = self._excused
                 self._excused = (self._beat[0], now - before + (excused if beat == self._beat[0] else 0.0))
             before = now
-            if self._limit[0]:
-                # Code that never gives the interpreter away stops this thread too; this needs no interpreter.
-                faulthandler.dump_traceback_later(2 * self._limit[0], file=_STDERR)
+            # Code that never gives the interpreter away stops this thread too; an alarm needs no interpreter.
+            signal.setitimer(signal.ITIMER_REAL, 2 * self._limit[0])  # 0: never
             failure = self._reason_to_end(now)
             if failure is not None and not self._closed.is_set():
                 if self._peer.rank in failure.ranks and self._leaving_at is None:

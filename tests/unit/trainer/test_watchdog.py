@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -163,8 +164,8 @@ def test_once_closed_nothing_ends_the_process(watch: Callable[..., Watched]) -> 
     assert not watched.ended
 
 
-STOPPED = """
-import datetime, os, signal, subprocess, sys, time
+WATCHED = """
+import ctypes, datetime, os, subprocess, time
 from trainer.job_store import JobStore
 from trainer.launcher import ProcessPlace
 from trainer.peers import Peer
@@ -180,6 +181,9 @@ dog = Watchdog(
     patience=Patience(interval=0.1),
 )
 dog.start()
+"""
+
+STOPPED = """
 dog.limit = (1.0, "run.hang_seconds")
 dog.beat("step 1")
 # Stopped with everything, as by Ctrl-Z, for longer than the limit: it did not hang.
@@ -195,10 +199,29 @@ os._exit(0)
 
 
 def test_the_time_that_a_whole_process_was_stopped_does_not_count() -> None:
-    done = run_code(STOPPED)
-    lines = done.stdout.splitlines()
-    assert lines[0] == "went on", done.stdout + done.stderr
-    assert lines[1].startswith("ended: rank 0 "), "the limit still holds afterwards"
+    done = run_code(WATCHED + STOPPED)
+    assert done.returncode == 0, done.stderr
+    went_on, ended, *_ = [*done.stdout.splitlines(), "", ""]
+    assert went_on == "went on", done.stdout + done.stderr
+    assert ended.startswith("ended: rank 0 "), "the limit still holds afterwards"
+
+
+INTERPRETER_HELD = """
+def hold():
+    ctypes.PyDLL(None).usleep(1_500_000)  # as C code that does not give the interpreter away: no thread runs
+
+dog.limit = (0.3, "run.hang_seconds")
+dog.beat("step 1")
+time.sleep(0.2)
+hold()
+os._exit(0)
+"""
+
+
+def test_where_code_that_holds_the_interpreter_is_stuck_is_written() -> None:
+    done = run_code(WATCHED + INTERPRETER_HELD)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Stack .*\n.* in hold$", done.stderr, re.M), done.stderr
 
 
 def test_a_place_is_a_line_of_ours() -> None:
