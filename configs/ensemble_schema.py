@@ -70,6 +70,12 @@ class TableGroup(Section):
     """L2 penalty: l2 / 2 times the sum of squares of the whole table joins the loss at every step. Needs data_parallel:
     kernels touch only the rows that a batch has."""
 
+    clip_norm: float | None = None
+    """Greatest L2 norm of the gradient of all tables of the group together, of each member's own copies by themselves,
+    without the L2 penalty's part; not given: no bound. Needs data_parallel: kernels use gradients up row by row, before
+    anybody could know their norm. Members with batch norm over small initial weights have large first gradients, which
+    Adam's second moments keep for a thousand steps."""
+
     init_bound: float | None = None
     """Initial weights are uniform in [-bound, bound]; not given: 1/sqrt(rows) as DLRM has it."""
 
@@ -99,6 +105,11 @@ class TableGroup(Section):
             positive("lr", self.lr),
             positive("eps", self.eps),
             not_negative("l2", self.l2),
+            positive("clip_norm", self.clip_norm) if self.clip_norm is not None else None,
+            f'clip_norm: {self.clip_norm!r} needs placement = "data_parallel" for every table of the group; elsewhere'
+            " kernels use gradients up row by row; dense.clip_norm bounds those of the members"
+            if self.clip_norm is not None and not self.is_replicated
+            else None,
             *(
                 f'{key}: {value!r} needs placement = "data_parallel" for every table of the group; elsewhere kernels'
                 " update the rows that a batch has and leave the others alone"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from configs.benchmark_schema import Benchmark
 from configs.command import Program
 from configs.hardware_schema import HardwareFile
 from configs.key_types import REQUIRED, field_types, is_mapping, section_in, type_in_words, value_in_words
@@ -138,17 +139,33 @@ def markdown(arch_classes: Mapping[str, type[ArchConfig]]) -> str:
 
 def planning_markdown() -> str:
     """The text of docs/planning_keys.md: the files that tools/plan_capacity.py reads beside a run's."""
+    return _reference(
+        "Every key of a hardware file and of an outline",
+        sources="`configs/hardware_schema.py` and\n`configs/outline_schema.py`",
+        purpose="[capacity.md](capacity.md)",
+        sections={"Hardware files, configs/hardware": HardwareFile, "Outlines, configs/outlines": DataOutline},
+    )
+
+
+def benchmark_markdown() -> str:
+    """The text of docs/benchmarks/keys.md: the files that tools/run_benchmark.py reads beside a run's."""
+    return _reference(
+        "Every key of a benchmark",
+        sources="`configs/benchmark_schema.py`",
+        purpose="[README.md](README.md)",
+        sections={"Benchmarks, configs/benchmarks": Benchmark},
+    )
+
+
+def _reference(title: str, *, sources: str, purpose: str, sections: Mapping[str, type[Section]]) -> str:
     lines = [
-        "# Every key of a hardware file and of an outline",
+        f"# {title}",
         "",
-        "Written by `python tools/write_key_reference.py` from the docstrings of `configs/hardware_schema.py` and",
-        "`configs/outline_schema.py`; edit those. What they are for: [capacity.md](capacity.md).",
+        f"Written by `python tools/write_key_reference.py` from the docstrings of {sources}; edit"
+        f" {'those' if len(sections) > 1 else 'that'}. What they are for: {purpose}.",
     ]
-    for title, section in (
-        ("Hardware files, configs/hardware", HardwareFile),
-        ("Outlines, configs/outlines", DataOutline),
-    ):
-        lines += ["", f"## {title}", "", _first_line(section), ""]
+    for heading, section in sections.items():
+        lines += ["", f"## {heading}", "", _first_line(section), ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [
             f"| `{key.path.removeprefix('.')}` | {_cell(key.type)} | {_cell(key.default)} | {_cell(key.meaning)} |"
@@ -177,7 +194,8 @@ def _keys(section: type[Section], *, path: str, instance: object, about: str = "
         if below is None:
             yield Key(path=name, type=type_in_words(annotation), default=value_in_words(default), meaning=meaning)
         elif is_mapping(annotation):
-            entry = f"{name}.{field.name.removesuffix('s').upper()}"
+            one = f"{field.name[:-3]}y" if field.name.endswith("ies") else field.name.removesuffix("s")
+            entry = f"{name}.{one.upper()}"
             yield from _keys(below, path=entry, instance=None, about=meaning)
         else:
             known = default if isinstance(default, Section) else None

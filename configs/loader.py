@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from configs.benchmark_schema import Benchmark
 from configs.errors import ConfigError
 from configs.hardware_schema import HardwareFile
 from configs.outline_schema import DataOutline
@@ -138,6 +139,15 @@ def read_outline(path: str) -> DataOutline:
         ConfigError: As of `read_hardware`.
     """
     return _read_file(DataOutline, path, folder="outlines")
+
+
+def read_benchmark(path: str) -> Benchmark:
+    """Reads a data set, what is trained on it and how that is merged, as the files of configs/benchmarks/ have it.
+
+    Raises:
+        ConfigError: As of `read_hardware`.
+    """
+    return _read_file(Benchmark, path, folder="benchmarks")
 
 
 def _read_file(section: type[_AnySection], path: str, *, folder: str) -> _AnySection:

@@ -1,7 +1,7 @@
 """RunConfig and its sections: every key a run has, with its meaning and default.
 
 Table groups, members and the merge are in configs/ensemble_schema.py, training and checkpoints in
-configs/training_schema.py, batch scoring in configs/score_schema.py.
+configs/training_schema.py, intervals in configs/interval_schema.py, batch scoring in configs/score_schema.py.
 """
 
 from __future__ import annotations
@@ -196,6 +196,12 @@ class RunConfig(Section):
             if self.loss.ties_members and len(expanded) == 1
             else None,
             *self._early_stop_problems(),
+            "checkpoint.every.cycles: the rates have no cycles; give train.schedule.kind = 'cyclic', or remove it"
+            if self.checkpoint.every.cycles and self.train.schedule.kind != "cyclic"
+            else None,
+            "checkpoint.every.epochs: train.day_by_day writes a checkpoint after each day; remove it"
+            if self.checkpoint.every.epochs and self.train.day_by_day
+            else None,
             "members: all are frozen, so nothing would be trained; leave one without freeze"
             if self.members and all(member.freeze for member in self.members.values())
             else None,

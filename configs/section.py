@@ -37,6 +37,11 @@ class ArchConfig(Section):
     # False: it reads weights per id alone, and its own tables are those.
     reads_embeddings: ClassVar[bool] = True
 
+    @property
+    def teaches_heads(self) -> bool:
+        """Whether a member of several heads teaches them its prediction, see `modules.contracts.DenseArch`."""
+        return False
+
     kind: str
     """The architecture: a file of modules/members/, or a dotted module path of your own."""
 

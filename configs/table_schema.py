@@ -149,8 +149,8 @@ class CategoricalFeature(Section):
     time_format: str = ""
     """How the value is a moment: %Y or %y, %m, %d and maybe %H, %M, %S, as "%y%m%d%H"; or unix_seconds (in UTC)."""
 
-    part_of_time: Literal["hour", "weekday"] | None = None
-    """Of a moment, what to keep: hour 0 to 23, weekday 1 (Monday) to 7."""
+    part_of_time: Literal["hour", "weekday", "is_weekend"] | None = None
+    """Of a moment, what to keep: hour 0 to 23, weekday 1 (Monday) to 7, is_weekend 1 on Saturday and Sunday, else 0."""
 
     def __post_init__(self) -> None:
         halves = bool(self.time_format) != bool(self.part_of_time)

@@ -5,82 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.interval_schema import Every, SaveEvery, Until
 from configs.section import Section, not_negative, positive
-
-
-@dataclass(frozen=True, kw_only=True)
-class Until(Section):
-    """How long to train: give one unit."""
-
-    steps: int | None = None
-    """Global steps."""
-
-    epochs: int | None = None
-    """Passes over data.train."""
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("steps", "epochs") if getattr(self, name) is not None]
-        wrong = (
-            f"{given[0] if given else 'steps'}: give exactly one of steps, epochs; on the command line write"
-            " --train.until='{steps = 500}', which replaces the other"
-        )
-        self.refuse(
-            None if len(given) == 1 else wrong,
-            positive("steps", self.steps),
-            positive("epochs", self.epochs),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Every(Section):
-    """An interval of steps or parts of an epoch; 0 of both means only at the end."""
-
-    steps: int = 0
-    """Global steps."""
-
-    epochs: float = 0.0
-    """Epochs or parts of one: 0.05 is twenty times an epoch."""
-
-    def __post_init__(self) -> None:
-        self.refuse(
-            not_negative("steps", self.steps),
-            not_negative("epochs", self.epochs),
-            "epochs: give steps or epochs, not both" if self.steps and self.epochs else None,
-        )
-
-    def due(self, step: int, *, steps_per_epoch: int) -> bool:
-        """Whether the interval ends at this step (counted from 1)."""
-        if self.steps:
-            return step % self.steps == 0
-        if self.epochs:
-            size = self.epochs * steps_per_epoch
-            return int(step / size) > int((step - 1) / size)
-        return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaveEvery(Section):
-    """When checkpoints are written; 0 of all means only at the end."""
-
-    steps: int = 0
-    """Global steps."""
-
-    seconds: float = 0.0
-    """Seconds since the last one, to about a second."""
-
-    def __post_init__(self) -> None:
-        self.refuse(not_negative("steps", self.steps), not_negative("seconds", self.seconds))
-
-    def due(self, step: int) -> bool:
-        """Whether the interval of steps ends at this step (counted from 1)."""
-        return self.steps > 0 and step % self.steps == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Section):
     """The learning rate over time: a factor on every lr, of tables and dense parameters."""
 
-    kind: Literal["constant", "cosine", "polynomial", "plateau"] = "constant"
+    kind: Literal["constant", "cosine", "cyclic", "polynomial", "plateau"] = "constant"
     """How the factor moves once warm-up is over."""
 
     warmup_steps: int = 0
@@ -92,11 +25,23 @@ class Schedule(Section):
     decay_steps: int = 0
     """Steps over which the factor falls to final_factor (cosine, polynomial)."""
 
+    decay_start_epochs: float = 0.0
+    """decay_start_step in epochs or parts of one; with decay_epochs."""
+
+    decay_epochs: float = 0.0
+    """decay_steps in epochs or parts of one: both lengths in steps, or both in epochs."""
+
     power: float = 2.0
     """Exponent of the polynomial decay; 2 is MLPerf's."""
 
     final_factor: float = 0.0
-    """The factor after the decay; the least factor of plateau."""
+    """The factor after the decay; the one that each cycle falls towards; the least factor of plateau."""
+
+    cycle_steps: int = 0
+    """Steps of a cycle, over which the factor falls by half a cosine before it is 1 again (cyclic)."""
+
+    cycle_epochs: float = 0.0
+    """The same in epochs or parts of one; give one of the two."""
 
     plateau_of: Literal["watch", "early_stop"] = "watch"
     """watch: one factor for the whole job, by train.watch; early_stop: one for every table group and its members, by
@@ -117,14 +62,22 @@ class Schedule(Section):
             f"final_factor: {self.final_factor!r} is not in [0, 1]" if not 0 <= self.final_factor <= 1 else None,
             positive("power", self.power),
             positive("plateau_evaluations", self.plateau_evaluations),
-            f"decay_steps: {self.kind} needs the number of steps to fall over"
-            if decays and not self.decay_steps
+            not_negative("decay_start_epochs", self.decay_start_epochs),
+            not_negative("decay_epochs", self.decay_epochs),
+            f"decay_steps: {self.kind} needs the number of steps to fall over, or decay_epochs"
+            if decays and not (self.decay_steps or self.decay_epochs)
+            else None,
+            "decay_epochs: decay_steps or decay_start_step are given too; give both lengths in epochs, or both in steps"
+            if (self.decay_epochs or self.decay_start_epochs) and (self.decay_steps or self.decay_start_step)
+            else None,
+            f"decay_epochs: kind is {self.kind!r}, which has no decay; remove it"
+            if (self.decay_epochs or self.decay_start_epochs) and not decays
             else None,
             f"decay_steps: kind is {self.kind!r}, which has no decay; remove it"
             if self.decay_steps and not decays
             else None,
             f"decay_start_step: {self.decay_start_step} is within the {self.warmup_steps} warm-up steps"
-            if decays and self.decay_start_step < self.warmup_steps
+            if decays and self.decay_steps and self.decay_start_step < self.warmup_steps
             else None,
             f"plateau_of: kind is {self.kind!r}, which listens to no figure; remove it, or take kind = 'plateau'"
             if self.plateau_of != "watch" and self.kind != "plateau"
@@ -132,7 +85,26 @@ class Schedule(Section):
             f"plateau_factor: {self.plateau_factor!r} is not between 0 and 1"
             if not 0 < self.plateau_factor < 1
             else None,
+            *self._cycle_problems(),
         )
+
+    def _cycle_problems(self) -> list[str | None]:
+        given = [key for key in ("cycle_steps", "cycle_epochs") if getattr(self, key)]
+        signs = [not_negative("cycle_steps", self.cycle_steps), not_negative("cycle_epochs", self.cycle_epochs)]
+        if self.kind != "cyclic":
+            idle = f"{given[0]}: kind is {self.kind!r}, which has no cycles; remove it" if given else None
+            return [*signs, idle]
+        return [
+            *signs,
+            None if len(given) == 1 else "cycle_steps: cyclic needs exactly one of cycle_steps, cycle_epochs",
+            "cycle_steps: 1 leaves no step for the factor to fall; give 2 or more" if self.cycle_steps == 1 else None,
+            f"warmup_steps: {self.warmup_steps} are no part of the first cycle of {self.cycle_steps}; give fewer"
+            if 0 < self.cycle_steps <= self.warmup_steps
+            else None,
+            "decay_start_step: kind is 'cyclic', whose first cycle begins with the run; remove it"
+            if self.decay_start_step
+            else None,
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +206,7 @@ class Train(Section):
             "schedule.plateau_of: 'early_stop' needs the figures of train.early_stop; give train.early_stop.evaluations"
             if self.schedule.plateau_of == "early_stop" and not self.early_stop.evaluations
             else None,
+            *self._cyclic_problems(),
             None
             if self.log_every.steps or self.log_every.epochs
             else "log_every: 0 would never write; give at least 1",
@@ -242,6 +215,20 @@ class Train(Section):
             if self.day_by_day and self.until.epochs != 1
             else None,
         )
+
+    def _cyclic_problems(self) -> list[str | None]:
+        """What a rate that rises again cannot be together with."""
+        if self.schedule.kind != "cyclic":
+            return []
+        return [
+            "early_stop.evaluations: every new cycle of schedule.kind = 'cyclic' makes the figure worse for a while,"
+            " which would stop members; leave it at 0"
+            if self.early_stop.evaluations
+            else None,
+            "day_by_day: days are no whole cycles of schedule.kind = 'cyclic'; take another kind"
+            if self.day_by_day
+            else None,
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What every member is, what goes into it, and what an ensemble gives back.
 
-Shapes: B rows of this rank's batch, N dense features, F id features, D embedding columns, M members.
+Shapes: B rows of this rank's batch, N dense features, F id features, D embedding columns, M members, H heads of a
+member.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ class DenseArch(Protocol):
     """A member: an `nn.Module` from MemberInput to one logit per row, shape [B].
 
     A row's logit must not depend on the batch's other rows in evaluation.
+
+    In training mode alone it may give [B, H] instead: H predictions, each trained for its own loss. The member's loss
+    is then the mean over its heads, so that it counts as one member whatever H, and elsewhere their mean logit stands
+    for it, which is what it gives in evaluation. Where its `Config` says so (`teaches_heads`) the heads are taught
+    instead: their mean logit is trained for the labels, and each head for the probability of that mean.
     """
 
     first_order: ClassVar[bool]
 
     def __call__(self, inputs: MemberInput) -> Tensor:
-        """Logits [B]."""
+        """Logits [B]; in training mode [B] or [B, H]."""
         ...
 
 
@@ -40,8 +46,13 @@ class EnsembleOutput(NamedTuple):
     """What comes out of a step, for metrics; nothing here carries a gradient."""
 
     logits_BM: Tensor
-    """Member logits, in member order; rows that only pad the batch hold arbitrary values."""
+    """Member logits, in member order, of several heads the mean; rows that only pad the batch hold arbitrary values."""
 
     losses_M: Tensor
     """Each member's loss on this rank's rows, in nats, scaled as in `EnsembleTask`; a bagged member's with its bag's
-    counts, as it is trained."""
+    counts, as it is trained; without what its heads are taught."""
+
+
+def over_heads(logits: Tensor) -> Tensor:
+    """A member's logits [B], or [B, H], to [B]: one head's as they are, several heads' mean."""
+    return logits if logits.dim() == 1 else logits.mean(dim=1)

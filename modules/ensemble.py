@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from modules.contracts import MemberInput
+from modules.contracts import MemberInput, over_heads
 from modules.embeddings import EmbeddingTower
 from modules.layers.batch_norm import BatchNorm
 from modules.layers.dropout import Dropout
@@ -116,7 +116,10 @@ class MemberBank(nn.Module):
             stack.set_rows(num_rows)
 
     def forward(self, dense_BN: Tensor, pooled: KeyedTensor) -> list[Tensor]:
-        """One logit tensor [B] per member, in member order; those of frozen members carry no gradient."""
+        """One logit tensor per member, in member order: [B], in training [B, H] of a member with several heads.
+
+        Those of frozen members carry no gradient.
+        """
         by_key = pooled.to_dict()
         stacked: dict[tuple[str, ...], Tensor] = {}
         stopped = self._stopped if self.training else self._skipped
@@ -238,7 +241,7 @@ class Ensemble(nn.Module):
         return tuple(self.bank.members)
 
     def forward(self, dense_BN: Tensor, sparse: KeyedJaggedTensor) -> list[Tensor]:
-        """Dense features [B, N] and id bags of B rows; gives one logit tensor [B] per member."""
+        """Dense features [B, N] and id bags of B rows; gives one logit tensor per member, as `MemberBank` does."""
         return self.bank(dense_BN, self.tables(sparse))
 
 
@@ -262,5 +265,5 @@ def _view(
 
 
 def stack_logits(logits: list[Tensor]) -> Tensor:
-    """Member logits side by side, detached, float32 [B, M]."""
-    return torch.stack([logit.detach() for logit in logits], dim=1).float()
+    """Member logits side by side, of several heads the mean, detached, float32 [B, M]."""
+    return torch.stack([over_heads(logit.detach()) for logit in logits], dim=1).float()

@@ -1,8 +1,8 @@
 """MemberLosses: what members are trained for, each by itself or tied to the others.
 
-Shapes: B rows of this rank's batch, M members. With y the label, z_m the logit and p_m = sigmoid(z_m) of member m,
-z the mean logit, p = sigmoid(z), sg a stopped gradient, all means over the rows of the global batch, and a, d, u the
-three coefficients, the loss is
+Shapes: B rows of this rank's batch, M members, H heads of a member. With y the label, z_m the logit and
+p_m = sigmoid(z_m) of member m, z the mean logit, p = sigmoid(z), sg a stopped gradient, all means over the rows of the
+global batch, and a, d, u the three coefficients, the loss is
 
     (1 - a) sum_m BCE(p_m, y)  +  a M BCE(p, y)
     + d M sum_m softmin(s)_m mean (p_m - sg(p))^2
@@ -11,18 +11,22 @@ three coefficients, the loss is
 The second and third line are EKTF's distillation and mutual learning (Li et al., arXiv 2411.16122), M times as large as
 published, since the BCE terms are summed here and averaged there. Deviations: the scores s carry no gradient, and no
 label is flipped, both of which the authors' code does otherwise.
+
+Of a member with several heads BCE(p_m, y) is the mean of the heads' own, and z_m the mean of their logits. Where its
+heads are taught, BCE(p_m, y) stays that of z_m, and in the first line it has the sum of BCE(p_mh, sg(p_m)) over heads h
+beside it (Zhu et al., "FINAL", SIGIR 2023, with two heads).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softmin
 
 from modules.bagging import bag_counts
-from modules.contracts import EnsembleOutput
+from modules.contracts import EnsembleOutput, over_heads
 from modules.ensemble import stack_logits
 
 
@@ -37,6 +41,7 @@ class MemberLosses(nn.Module):
         mutual: Weight of the pull towards better members.
         bag_seeds: Member index -> seed of its bag. In training each row counts `bag_counts` times in this member's own
             terms; the loss of the mean logit and the scores s are over the rows as they are.
+        taught: Indices of the members whose heads are taught their mean.
         mean_over_ranks: Gives the mean over ranks of a small tensor [M + 1] without gradient; called once in each
             training forward with distillation or mutual learning, so all ranks must take part. Not given: one rank.
     """
@@ -48,11 +53,13 @@ class MemberLosses(nn.Module):
         distillation: float = 0.0,
         mutual: float = 0.0,
         bag_seeds: Mapping[int, int] | None = None,
+        taught: Collection[int] = (),
         mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.merged_share, self.distillation, self.mutual = merged_share, distillation, mutual
         self.bag_seeds = dict(bag_seeds or {})
+        self.taught = frozenset(taught)
         self._mean_over_ranks = mean_over_ranks
 
     @property
@@ -70,10 +77,11 @@ class MemberLosses(nn.Module):
     ) -> tuple[Tensor, EnsembleOutput]:
         """Gives the loss to differentiate, and the output for metrics.
 
-        A bagged member's loss in the output is the one it is trained on, bag counts included.
+        A bagged member's loss in the output is the one it is trained on, bag counts included. What taught heads are
+        taught is not in it: the output has the loss of the member's prediction, to be compared with other members'.
 
         Args:
-            logits: One tensor [B] per member.
+            logits: One tensor [B] per member, or [B, H] of one with several heads.
             labels_B: 0.0 or 1.0.
             loss_weights_B: As in `EnsembleTask`.
             part_B: Index of each row's part, integers; needed with `bag_seeds` in training.
@@ -84,17 +92,21 @@ class MemberLosses(nn.Module):
             assert part_B is not None and row_B is not None, "bagging goes by where the rows are"
             for index, seed in self.bag_seeds.items():
                 weights[index] = loss_weights_B * bag_counts(part_B, row_B, seed=seed)
+        logits = [logit.float() for logit in logits]
+        own = [over_heads(logit) if index in self.taught else logit for index, logit in enumerate(logits)]
         losses = [
-            (binary_cross_entropy_with_logits(logit.float(), labels_B, reduction="none") * weights_B).sum()
-            for logit, weights_B in zip(logits, weights, strict=True)
+            (row_losses(logit, labels_B) * weights_B).sum() for logit, weights_B in zip(own, weights, strict=True)
         ]
         output = EnsembleOutput(stack_logits(logits), torch.stack([loss.detach() for loss in losses]))
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
+        for index in sorted(self.taught):
+            if logits[index].dim() > 1:  # not so in evaluation, and of a member that is stopped or frozen
+                total = total + (taught_losses(logits[index]) * weights[index]).sum()
         if not (self.ties_members and self.training and len(logits) > 1):
             return total, output
-        logits_BM = torch.stack([logit.float() for logit in logits], dim=1)
+        logits_BM = torch.stack([over_heads(logit) for logit in logits], dim=1)
         # Padding may hold anything, NaN too.
         labels_B = torch.where(loss_weights_B != 0, labels_B, 0.0)
         if self.merged_share > 0:
@@ -137,6 +149,23 @@ class MemberLosses(nn.Module):
             distances_BM = squares_BM - 2 * apart_BM * others_BM + others_squared_BM
             total = total + self.mutual * (distances_BM * weights_BM).sum()
         return total
+
+
+def row_losses(logits: Tensor, labels_B: Tensor) -> Tensor:
+    """Each row's binary cross-entropy [B], in nats; of logits [B, H] the mean over the heads' own."""
+    if logits.dim() == 1:
+        return binary_cross_entropy_with_logits(logits, labels_B, reduction="none")
+    labels_BH = labels_B.unsqueeze(1).expand_as(logits)
+    return binary_cross_entropy_with_logits(logits, labels_BH, reduction="none").mean(dim=1)
+
+
+def taught_losses(logits_BH: Tensor) -> Tensor:
+    """Each row's sum over heads of the cross-entropy towards the probability of their mean logit [B], in nats.
+
+    No gradient flows through that probability.
+    """
+    towards_BH = torch.sigmoid(over_heads(logits_BH.detach())).unsqueeze(1).expand_as(logits_BH)
+    return binary_cross_entropy_with_logits(logits_BH, towards_BH, reduction="none").sum(dim=1)
 
 
 def _softmax_of_others(scores_M: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ class ScaledNumerics(nn.Module):
         self.weights_N = nn.Parameter(torch.zeros(num_dense)) if self.first_order else None
 
     def forward(self, inputs: MemberInput) -> Tensor:
-        """Logits [B]."""
+        """Logits [B], or [B, H], as the member gives them."""
         dense_BN, embedded_BFD, first_order_BF = inputs
         if self.vectors_ND is None:  # fields without columns, to keep their number right
             numeric_BND = dense_BN.unsqueeze(2)[:, :, :0]

@@ -17,7 +17,7 @@ Bags: TypeAlias = Tensor | tuple[Tensor, Tensor]  # ids [B], one of each row; or
 
 
 class SingleMember(nn.Module):
-    """A member with its embedding tables; `forward` gives one logit per row.
+    """A member with its embedding tables; `forward` gives what the member gives: in evaluation one logit per row.
 
     Args:
         member: The member.
@@ -38,7 +38,7 @@ class SingleMember(nn.Module):
         assert bool(self.first_order) == bool(member.first_order), "weights per id for the members that read them"
 
     def forward(self, dense_BN: Tensor, bags: Mapping[str, Bags]) -> Tensor:
-        """Logits [B].
+        """Logits [B]; in training mode [B, H] of a member with several heads.
 
         Args:
             dense_BN: Numeric features, float32 [B, N].

@@ -59,7 +59,7 @@ class StackedMembers:
             norm.set_rows(num_rows)
 
     def __call__(self, inputs: Mapping[str, MemberInput]) -> dict[str, Tensor]:
-        """What each member sees, to its logits [B]; members that are not named are left out."""
+        """What each member sees, to its logits, [B] or [B, H]; members that are not named are left out."""
         names = list(inputs)
         first = self._members[names[0]]
         if self._pattern.training != first.training:
@@ -79,10 +79,10 @@ class StackedMembers:
             return logits
 
         # "same": what is drawn inside are masks for all members at once, from seeds of their own.
-        logits_KB = vmap(one, in_dims=(0, *dims), randomness="same")(parameters | statistics | lanes, *seen)
+        logits_K = vmap(one, in_dims=(0, *dims), randomness="same")(parameters | statistics | lanes, *seen)
         if first.training:
             self._take_over(statistics, names)
-        return dict(zip(names, logits_KB.unbind(), strict=True))
+        return dict(zip(names, logits_K.unbind(), strict=True))
 
     @torch.no_grad()
     def _take_over(self, statistics: Mapping[str, Tensor], names: Sequence[str]) -> None:

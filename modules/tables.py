@@ -34,6 +34,7 @@ class TableSpec:
     placement: str
     kernel: str = "auto"
     l2: float = 0.0  # l2 / 2 times the table's sum of squares joins the loss
+    clip_norm: float | None = None  # greatest L2 norm of its group's gradients together
     section: str = ""  # the [tables.NAME] it is declared in; empty: the group has that name
 
     @property

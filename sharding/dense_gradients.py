@@ -69,8 +69,8 @@ class DenseGradients:
         """Scales each bounded member's gradient as a whole down to its norm; call it after `average`.
 
         A norm is over one member's dense parameters alone, so no member's update depends on who else
-        is trained. Tables are outside of it: their gradients are used up inside the backward pass,
-        row by row, before anybody could know the norm.
+        is trained. Tables are outside of it: where they are sharded, their gradients are used up inside the
+        backward pass, row by row, before anybody could know the norm.
         """
         for name, norm in self._clip_norms.items():
             if name in self._members and name not in self._left_out:

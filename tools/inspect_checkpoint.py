@@ -29,6 +29,9 @@ pickle. Examples:
     python tools/inspect_checkpoint.py average --last 5 RUN_FOLDER --rule sma --output averaged
     python tools/inspect_checkpoint.py average DIR_1 DIR_2 DIR_3 --rule ema --decay 0.8 --output averaged
 
+  the same of members with batch norm, whose running statistics are taken anew from rows of data.train
+    python tools/inspect_checkpoint.py average --last 5 RUN_FOLDER --batch-norm-rows 200000 --output averaged
+
 Exit code 2: refused, as where DIR is no checkpoint or its manifest is damaged.
 """
 
@@ -57,7 +60,9 @@ from trainer.analysis.checkpoint_report.text import (
     readable,
     verdict_text,
 )
-from trainer.checkpoints.averaging import RULES, Average, write_average
+from trainer.averaged_weights import averaged
+from trainer.batch_norm_statistics import statistics_keys
+from trainer.checkpoints.averaging import RULES
 from trainer.checkpoints.ensemble_export import EnsembleExport
 from trainer.checkpoints.export import MemberExport
 from trainer.checkpoints.manifest import RUN_NAME
@@ -170,10 +175,17 @@ def average(options: argparse.Namespace) -> int:
                 f" more; {run} has {len(found)}"
             )
         folders = found[-options.last :]
-    chosen = Average.of(folders, rule=options.rule, decay=options.decay)
-    _verify_all([source.folder for source in chosen.sources])
-    write_average(chosen, folder=options.output, advance=RowProgress("averaging", chosen.num_bytes, unit="MiB").add)
+    chosen = averaged(
+        folders,
+        rule=options.rule,
+        decay=options.decay,
+        output=options.output,
+        batch_norm_rows=options.batch_norm_rows,
+        data_root=options.data_root,
+    )
     print(average_text(chosen, folder=options.output))
+    if statistics_keys(chosen) and not options.batch_norm_rows:
+        print("batch norm's running statistics are means, too, of no network's; --batch-norm-rows takes them anew")
     return EXIT_DONE
 
 
@@ -249,6 +261,17 @@ def _parser() -> argparse.ArgumentParser:
         " (default: %(default)s; formulas and sources: trainer/checkpoints/averaging.py)",
     )
     fifth.add_argument("--decay", type=float, metavar="DECAY", help="of ema, between 0 and 1")
+    fifth.add_argument(
+        "--batch-norm-rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="batch norm's running statistics anew, by training forwards on N rows of data.train; all tables are then"
+        " held in memory (default: they are averaged like weights)",
+    )
+    fifth.add_argument(
+        "--data-root", default="", metavar="DIR", help="where these rows are (default: data.root of the newest run)"
+    )
     fifth.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     return parser
 

@@ -41,7 +41,7 @@ from trainer.optimizers import TaskOptimizer, member_of, member_rules, update_ta
 from trainer.progress import Progress
 from trainer.restoring import LiveState, restore
 from trainer.runtime import Runtime
-from trainer.schedules import LrSchedule
+from trainer.schedules import run_schedule
 from trainer.table_state import column_pieces
 from trainer.task_plan import TaskWork, plan_task, training_work
 from trainer.usage import UsageLog
@@ -97,6 +97,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
     """
     usage = UsageLog(folder=folder, runtime=runtime)
     sources = open_sources(config.data, ranks=runtime)
+    schedule = run_schedule(config.train, epoch_rows=sources.train.num_rows)
     losses_of = member_losses(config, mean_over_ranks=lambda values: runtime.sum(values) / runtime.world_size)
     built = build_task(config, features=sources.train.features, losses=losses_of)
     _check_validation(config, sources)
@@ -132,7 +133,7 @@ def assemble_training(config: RunConfig, *, folder: str, runtime: Runtime) -> As
 
     with runtime.patience("restoring"):
         resumed = restore(config, state=live(), run_checkpoints=run_checkpoints, ranks=ranks, say=runtime.say)
-    progress, schedule, watch = Progress(), LrSchedule(config.train.schedule), QualityWatch(config.train.watch)
+    progress, watch = Progress(), QualityWatch(config.train.watch)
     names = built.task.ensemble.member_names
     losses = LossWindow(names, runtime=runtime)
     if resumed is not None:

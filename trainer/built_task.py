@@ -104,6 +104,7 @@ def member_losses(config: RunConfig, *, mean_over_ranks: Callable[[Tensor], Tens
             for index, (name, member) in enumerate(members)
             if member.bagging == "poisson"
         },
+        taught=[index for index, (_, member) in enumerate(members) if member.arch.teaches_heads],
         mean_over_ranks=mean_over_ranks,
     )
 
@@ -222,6 +223,7 @@ def _group_tables(
                 lr=section.lr,
                 eps=section.eps,
                 l2=section.l2,
+                clip_norm=section.clip_norm,
                 init_bound=num_rows**-0.5 if section.init_bound is None else section.init_bound,
                 seed=derive_seed(seed, "table", feature),
                 placement=(override and override.placement) or section.placement,

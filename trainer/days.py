@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import ConfigError
+from configs.interval_schema import Until
 from configs.schema import RunConfig
-from configs.training_schema import Until
 from modules.merge import MERGED
 from trainer import storage
 from trainer.announcements import quality_table

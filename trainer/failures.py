@@ -89,6 +89,15 @@ def exit_code_of(error: BaseException) -> int:
     return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else EXIT_FAILURE
 
 
+def tell(sentence: str) -> None:
+    """Writes an error's sentence to stderr, its line in one piece.
+
+    `print` gives an unbuffered stream the text and the end of the line apart, and other processes write between them.
+    """
+    sys.stderr.write(f"error: {sentence}\n")
+    sys.stderr.flush()
+
+
 def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Runs a program's `main` and gives its exit code.
 
@@ -99,12 +108,12 @@ def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return main(argv)
     except KeyboardInterrupt as error:
         if _is_first_report(error):
-            print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
+            tell(failure_sentence(error))
         return exit_code_of(error)
     except Exception as error:
         expected = isinstance(error, ChorusError) or lost_a_peer(error) or _of_the_disk(error)
         if _is_first_report(error):
-            print(f"error: {failure_sentence(error)}", file=sys.stderr, flush=True)
+            tell(failure_sentence(error))
             explanation = explanation_of(error)
             asked = (explanation and explanation.wants_traceback) or "--run.errors=traceback" in argv
             if not expected or asked:

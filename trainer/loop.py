@@ -13,8 +13,8 @@ import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 
+from configs.interval_schema import Until
 from configs.schema import Data, RunConfig
-from configs.training_schema import Until
 from modules.contracts import EnsembleOutput
 from modules.task import EnsembleTask
 from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
@@ -183,7 +183,11 @@ class _BetweenSteps:
         log = end or self._config.log_every.due(step, steps_per_epoch=self._steps_per_epoch)
         counts = self._config.evaluate_every.due(step, steps_per_epoch=self._steps_per_epoch)
         evaluate = end or counts
-        save = end or self._save_every.due(step)
+        save = end or self._save_every.due(
+            step,
+            steps_per_epoch=self._steps_per_epoch,
+            cycles_done=self._training.schedule.cycles_at_end(step),
+        )
         if not (log or evaluate or save or self._losses.due(step)):
             return
         agreed = self._losses.agree(step, save=self._is_time_to_save(), failed=self._training.checkpoints.has_failed)

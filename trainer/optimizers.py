@@ -162,6 +162,7 @@ class TaskOptimizer:
         self._by_parameter: dict[str, Optimizer] = {}
         self._parameters: dict[str, nn.Parameter] = {}
         self._stepped: list[_Stepped] = []
+        self._clipped: dict[str, tuple[float, list[nn.Parameter]]] = {}  # table group -> norm, its tables
         self._stopped: frozenset[str] = frozenset()
         self._factors: tuple[float, dict[str, float]] = (1.0, {})
         self.mark: Callable[[str], None] = lambda _event: None
@@ -177,6 +178,8 @@ class TaskOptimizer:
                 rule = _REPLICATED_RULES[spec.optimizer]([parameter], **arguments)
                 if spec.optimizer == "dense_adam":
                     _make_state(rule, spec.optimizer)
+                if spec.clip_norm is not None and spec.group not in frozen_groups:
+                    self._clipped.setdefault(_group(spec), (spec.clip_norm, []))[1].append(parameter)
                 self._adopt(rule, {name: parameter}, group=_group(spec), frozen=spec.group in frozen_groups)
         for member, own in dense_parameters.items():
             if own:
@@ -263,11 +266,14 @@ class TaskOptimizer:
             optimizer.zero_grad(set_to_none=set_to_none)
 
     def step(self) -> None:
-        """Averages dense gradients over ranks, clips each member's and steps. All ranks must call this."""
+        """Averages dense gradients over ranks, clips by member and table group, and steps. All ranks must call this."""
         self.mark("backward_done")
         self._gradients.average()
         self.mark("reduced")
         self._gradients.clip()
+        for group, (norm, tables) in self._clipped.items():
+            if group not in self._stopped:
+                nn.utils.clip_grad_norm_(tables, norm)
         for stepped in self._stepped:
             if stepped.group not in self._stopped:
                 stepped.optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from configs.training_schema import Until
+from configs.interval_schema import Until
 
 
 @dataclass

@@ -7,7 +7,6 @@ import datetime
 import math
 import os
 import signal
-import sys
 import threading
 import time
 import types
@@ -28,6 +27,7 @@ from trainer.failures import (
     failure_sentence,
     is_refusal,
     lost_a_peer,
+    tell,
     timed_out,
 )
 from trainer.heap import keep_freed_memory
@@ -346,7 +346,7 @@ class Runtime:
         # Where others can, they speak: a rank that hangs shows its stacks, and those who watch may end it meanwhile.
         witnesses = set(self._place.ranks_beside) - set(failure.ranks)
         if (self.rank in witnesses or not witnesses) and _claim(self._watchdog_store, self._told_here):
-            print(f"error: {failure.sentence}", file=sys.stderr, flush=True)
+            tell(failure.sentence)
         if self.rank not in failure.ranks or len(failure.ranks) == self.world_size:
             self._record(failure.exit_code, failure.sentence)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from modules.contracts import MemberInput
 from modules.layers.dropout import Dropout
 
@@ -25,13 +23,9 @@ class FeatureDropout(Dropout):
         num_dense, num_features = inputs.dense_BN.shape[1], inputs.embedded_BFD.shape[1]
         keep = self._keep((len(inputs.dense_BN), num_dense + num_features), device=inputs.dense_BN.device)
         dense_keep_BN, id_keep_BF = keep.split([num_dense, num_features], dim=1)
-
-        def scaled(values: Tensor, kept: Tensor) -> Tensor:
-            return values * kept / (1.0 - self.probability)
-
         first_order_BF = inputs.first_order_BF
         return MemberInput(
-            dense_BN=scaled(inputs.dense_BN, dense_keep_BN),
-            embedded_BFD=scaled(inputs.embedded_BFD, id_keep_BF[:, :, None]),
-            first_order_BF=None if first_order_BF is None else scaled(first_order_BF, id_keep_BF),
+            dense_BN=self._scaled(inputs.dense_BN, dense_keep_BN),
+            embedded_BFD=self._scaled(inputs.embedded_BFD, id_keep_BF[:, :, None]),
+            first_order_BF=None if first_order_BF is None else self._scaled(first_order_BF, id_keep_BF),
         )

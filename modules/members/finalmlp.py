@@ -6,9 +6,9 @@ Equation: x = [dense ; flatten(E)]; g_s = 2 sigmoid(MLP_gate_s(u_s)), u_s a lear
 field; a = MLP_1(x * g_1), b = MLP_2(x * g_2); y = <w_1, a> + c_1 + <w_2, b> + c_2 + sum_h a_h^T W_h b_h, a_h and b_h
 the h-th of equal slices of a and b.
 Source: Mao, Zhu, Su, Cai, Li, Dong, "FinalMLP", AAAI 2023 (arXiv 2304.00902).
-Deviations: a gate whose context is a field reads that field's embedding in the member's own or shared table, where the
-published code keeps another table for the gate alone, and it reads one field at most; a learned context starts as small
-noise instead of zeros, so that the weights behind it learn from the first step on.
+Deviations: a gate whose context is a field reads that field's embedding, or with `gate_dim` columns of it that nothing
+else reads, where the published code keeps another table for the gates; it reads one field at most; a learned context
+starts as small noise instead of zeros, so that the weights behind it learn from the first step on.
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ class Config(ArchConfig):
     second_context: int | None = None
     """The field whose embedding makes the second stream's gate; not given: a learned vector."""
 
+    gate_dim: int = 0
+    """The last columns of every embedding that the gates alone read, as if these had tables of their own; 0: the gates
+    read the columns that the streams read."""
+
     num_heads: int = 1
     """Equal slices of the streams' outputs that are multiplied slice by slice."""
 
@@ -88,6 +92,10 @@ class Config(ArchConfig):
                 for key, field in contexts
                 if field is not None and not self.gates
             ),
+            not_negative("gate_dim", self.gate_dim),
+            "gate_dim: no gate reads a field; give first_context or second_context, or remove it"
+            if self.gate_dim and (not self.gates or {self.first_context, self.second_context} == {None})
+            else None,
             positive("num_heads", self.num_heads),
         )
 
@@ -103,7 +111,10 @@ class Config(ArchConfig):
                 f"{key}: {field} is no field; this member sees {num_features}, counted from 0"
                 for key, field in contexts
                 if field is not None and field >= num_features
-            )
+            ),
+            f"gate_dim: {self.gate_dim} columns of {dim} leave the streams none; give tables of more"
+            if self.gate_dim >= dim
+            else None,
         )
         return TwoStreamMember(
             num_dense=num_dense,
@@ -114,6 +125,7 @@ class Config(ArchConfig):
             batch_norm=(self.first_batch_norm, self.second_batch_norm),
             gate_hidden=self.gate_hidden if self.gates else None,
             contexts=(self.first_context, self.second_context),
+            gate_dim=self.gate_dim,
             num_heads=self.num_heads,
         )
 
@@ -122,7 +134,7 @@ class Config(ArchConfig):
 
         The fusion of outputs of A and B columns in H heads has A B / H weights and takes as many products and B more.
         """
-        width = num_dense + num_features * dim
+        width = num_dense + num_features * (dim - self.gate_dim)
         first, second = self.first_hidden[-1], self.second_hidden[-1]
         weights = first * second // self.num_heads
         total = linear_cost(first, 1) + linear_cost(second, 1) + Cost(weights, weights + second)
@@ -130,9 +142,10 @@ class Config(ArchConfig):
         total += mlp_cost(width, self.second_hidden, batch_norm=self.second_batch_norm)
         if not self.gates:
             return total
-        gate = mlp_cost(dim, self.gate_hidden, out_features=width)
+        context = self.gate_dim or dim
+        gate = mlp_cost(context, self.gate_hidden, out_features=width)
         for field in (self.first_context, self.second_context):
-            total += Cost(gate.parameters + dim, width) if field is None else gate + Cost(0, width)
+            total += Cost(gate.parameters + context, width) if field is None else gate + Cost(0, width)
         return total
 
 
@@ -196,6 +209,7 @@ class TwoStreamMember(nn.Module):
         batch_norm: Normalise over the batch before each ReLU.
         gate_hidden: Widths of the gates' hidden layers; None: no gates.
         contexts: The fields that make the gates; None: a learned vector.
+        gate_dim: The last columns of every embedding, which the gates alone read; 0: they read the streams'.
         num_heads: Slices of the bilinear form.
     """
 
@@ -212,15 +226,18 @@ class TwoStreamMember(nn.Module):
         batch_norm: tuple[bool, bool] = (False, False),
         gate_hidden: Sequence[int] | None = None,
         contexts: tuple[int | None, int | None] = (None, None),
+        gate_dim: int = 0,
         num_heads: int = 1,
     ) -> None:
         super().__init__()
-        width = num_dense + num_features * dim
+        self.stream_dim = dim - gate_dim
+        self.context_start = self.stream_dim if gate_dim else 0
+        width = num_dense + num_features * self.stream_dim
         self.first, self.second = (
             MLP(in_features=width, hidden=hidden[at], dropout=dropout[at], batch_norm=batch_norm[at]) for at in (0, 1)
         )
         self.gates = nn.ModuleList(
-            FeatureGate(dim=dim, width=width, hidden=gate_hidden, field=field)
+            FeatureGate(dim=gate_dim or dim, width=width, hidden=gate_hidden, field=field)
             for field in contexts
             if gate_hidden is not None
         )
@@ -230,9 +247,11 @@ class TwoStreamMember(nn.Module):
 
     def forward(self, inputs: MemberInput) -> Tensor:
         """Logits [B]."""
-        values = torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1)
+        streams_BFD = inputs.embedded_BFD[..., : self.stream_dim]
+        contexts_BFD = inputs.embedded_BFD[..., self.context_start :]
+        values = torch.cat([inputs.dense_BN, streams_BFD.flatten(1)], dim=1)
         first, second = values, values
         if len(self.gates):
-            first, second = (values * gate(inputs.embedded_BFD) for gate in self.gates)
+            first, second = (values * gate(contexts_BFD) for gate in self.gates)
         logits: Tensor = self.fusion(self.first(first), self.second(second))
         return logits

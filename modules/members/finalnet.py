@@ -4,10 +4,11 @@ Idea: replace each linear layer by one that multiplies two halves of its output,
 with depth. A second block on ungated features may stand beside the first; their logits are averaged.
 Equation: a layer: [p ; q] = W x + c, z = [p ; p * q] (concat) or p + p * q (sum), out = ReLU(norm(z)), norm being batch
 norm; gate: G = A E + b over the fields, the same for every column, E' = [E ; E * G]; x_1 = [dense ; flatten(E')] or
-without a gate x_2 = [dense ; flatten(E)]; y_s = <w_s, block_s(x_s)> + c_s; y = y_1, or (y_1 + y_2) / 2.
+without a gate x_2 = [dense ; flatten(E)]; y_s = <w_s, block_s(x_s)> + c_s; y = y_1, or (y_1 + y_2) / 2. The loss
+(taught) is BCE(p, label) + BCE(p_1, sg(p)) + BCE(p_2, sg(p)), p being the probabilities of y, y_1 and y_2, and sg a
+stopped gradient.
 Source: Zhu, Jia, Cai, Dai, Li, Dong, Tang, Zhang, "FINAL: Factorized Interaction Layer for CTR Prediction", SIGIR 2023.
-Deviations: two blocks are trained for the loss of their mean logit alone; the published loss adds, for each block, the
-cross entropy of its own prediction towards that mean.
+Deviations: by default two blocks are trained for the loss of y alone; loss = "taught" is the published one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from modules.layers.batch_norm import BatchNorm
 from modules.layers.dropout import Dropout
 
 Residual = Literal["concat", "sum"]
+Loss = Literal["mean", "taught"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,15 @@ class Config(ArchConfig):
     residual: Residual = "concat"
     """How a layer keeps what it multiplies: concat: half of a layer's width each; sum: one added to the other."""
 
+    loss: Loss = "mean"
+    """What two blocks are trained for. mean: the loss of their mean logit; taught: that, and each block for the mean's
+    probability, as published."""
+
+    @property
+    def teaches_heads(self) -> bool:
+        """Whether the blocks are taught."""
+        return self.loss == "taught"
+
     def __post_init__(self) -> None:
         blocks = (("first_hidden", self.first_hidden), ("second_hidden", self.second_hidden))
         odd = [(key, width) for key, hidden in blocks for width in hidden if width % 2 and self.residual == "concat"]
@@ -71,6 +82,9 @@ class Config(ArchConfig):
             "second_dropout: without second_hidden there is no second block to act on; remove it"
             if self.second_dropout and not self.second_hidden
             else None,
+            'loss: "taught" needs the two blocks whose mean teaches them; give second_hidden, or take "mean"'
+            if self.teaches_heads and not self.second_hidden
+            else None,
         )
 
     def build(self, *, num_dense: int, num_features: int, dim: int) -> nn.Module:
@@ -84,6 +98,7 @@ class Config(ArchConfig):
             batch_norm=self.batch_norm,
             gate=self.gate,
             residual=self.residual,
+            heads=self.teaches_heads,
         )
 
     def cost(self, *, num_dense: int, num_features: int, dim: int) -> Cost:
@@ -182,7 +197,9 @@ class FactorizedBlock(nn.Module):
 
 
 class FactorizedMember(nn.Module):
-    """FinalNet; `forward` gives one logit per row. Pairs of arguments are of the first and the second block.
+    """FinalNet; `forward` gives one logit per row, with heads in training one of each block.
+
+    Pairs of arguments are of the first and the second block.
 
     Args:
         num_dense: Dense features.
@@ -193,6 +210,7 @@ class FactorizedMember(nn.Module):
         batch_norm: Normalise over the batch before each ReLU.
         gate: Whether the first block reads gated fields too.
         residual: See `FactorizedLayer`.
+        heads: Whether two blocks are the member's heads in training.
     """
 
     first_order: ClassVar[bool] = False
@@ -208,8 +226,10 @@ class FactorizedMember(nn.Module):
         batch_norm: bool = True,
         gate: bool = True,
         residual: Residual = "concat",
+        heads: bool = False,
     ) -> None:
         super().__init__()
+        self.heads = heads
         flat = num_features * dim
         self.gate = FieldGate(num_fields=num_features) if gate else None
         self.first, self.second = (
@@ -226,11 +246,13 @@ class FactorizedMember(nn.Module):
         )
 
     def forward(self, inputs: MemberInput) -> Tensor:
-        """Logits [B]."""
+        """Logits [B]; with heads, in training, [B, 2]."""
         fields = inputs.embedded_BFD if self.gate is None else self.gate(inputs.embedded_BFD)
         assert self.first is not None, "the first block has layers"
         logits: Tensor = self.first(torch.cat([inputs.dense_BN, fields.flatten(1)], dim=1))
         if self.second is not None:
             second = self.second(torch.cat([inputs.dense_BN, inputs.embedded_BFD.flatten(1)], dim=1))
+            if self.heads and self.training:
+                return torch.stack([logits, second], dim=1)
             logits = 0.5 * (logits + second)
         return logits

@@ -67,13 +67,20 @@ def test_every_wrong_key_and_value_at_once(refused, tmp_path):
     ("word", "sentence"),
     [
         ("--tables.shared.l2=0.1", 'tables.shared.l2: 0.1 needs placement = "data_parallel" for every table'),
+        (
+            "--tables.shared.clip_norm=10",
+            'tables.shared.clip_norm: 10.0 needs placement = "data_parallel" for every table',
+        ),
         ("--tables.shared.placement=grid", "tables.shared.placement: 'grid' under rowwise_adagrad keeps one sum per"),
         (
             "--tables.shared.features.C3.placement=grid",
             "tables.shared.features.C3.placement: 'grid' under rowwise_adagr",
         ),
         ("--tables.shared.kernel=uvm", "tables.shared: kernel 'uvm' of table shared/C1 is for GPU hosts"),
-        ("--train.schedule.kind=cosine", "train.schedule.decay_steps: cosine needs the number of steps to fall over"),
+        (
+            "--train.schedule.kind=cosine",
+            "train.schedule.decay_steps: cosine needs the number of steps to fall over, or decay_epochs",
+        ),
         ("--merge.rule=stacking", "merge.rule: 'stacking' has weights to fit: run tools/merge_predictions.py fit"),
         ("--members.deep.tables=others", "members.deep.tables: no [tables.others]"),
         ("--tables.shared.features.C99.placement=row_wise", "features.C99: the data have no such feature"),

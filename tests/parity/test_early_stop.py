@@ -22,7 +22,7 @@ STOPPING = (
     "--members.factor.arch={kind='deepfm',hidden=[8],batch_norm=true,dropout=0.3}",
     "--members.dot.optimizer=sgd",
     "--members.dot.lr=0.3",
-    "--tables.own={dim=6,lr=0.05,placement='data_parallel',optimizer='dense_adam',l2=0.001}",
+    "--tables.own={dim=6,lr=0.05,placement='data_parallel',optimizer='dense_adam',l2=0.001,clip_norm=0.01}",
 )
 OWN = without("deep", "cross")
 

@@ -92,12 +92,10 @@ def gallery(measured: Mapping[str, Any]) -> str:
     """The gallery in Markdown.
 
     Args:
-        measured: docs/gallery.json: `speed` as tools/bench_members.py writes it, and `frappe_x1` with a row for each
-            member; either may be missing.
+        measured: docs/gallery.json: `speed` as tools/bench_members.py writes it, which may be missing.
     """
     kinds = members.kinds()
     lines = [_HEAD.format(dense=NUM_DENSE, ids=NUM_IDS, dim=DIM), *_overview(kinds)]
-    lines += _frappe(measured["frappe_x1"]) if "members" in measured.get("frappe_x1", {}) else []
     lines += _speed(measured["speed"]) if "kinds" in measured.get("speed", {}) else []
     for kind in kinds:
         lines += _kind(kind)
@@ -109,7 +107,7 @@ _HEAD = """<!-- Written by tools/write_gallery.py from modules/members/ and docs
 
 Every kind is one file of `modules/members/`, checked against its equation written out in loops. A member is chosen by
 `arch = {{ kind = "..." }}`; [members.md](members.md) tells how members take numbers, share tables, are trained, and how
-to add one.
+to add one; [benchmarks/](benchmarks/README.md) what they reach on public data, beside what is published.
 
 ## At a glance
 
@@ -131,34 +129,6 @@ def _overview(kinds: Sequence[str]) -> list[str]:
             f" {cost.cost.multiply_adds:,} |"
         )
     return [*lines, ""]
-
-
-def _frappe(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "## On frappe_x1",
-        "",
-        "Validation rows, one seed, own tables, each member under its published settings (`configs/frappe_x1.toml`),",
-        f"all {len(found['members'])} in one job: {found['seconds'] / 60:.0f} minutes on {found['machine']}.",
-        "Published: the benchmark's runs (reczoo/BARS), the mean where it has several.",
-        "",
-        "| member | kind | AUC | published | difference | log loss | published | parameters | published | epochs |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, row in found["members"].items():
-        known = found["published"].get(name, {})
-        auc, loss, size = (known.get(key) for key in ("auc", "log_loss", "parameters"))
-        lines.append(
-            f"| {name} | `{row['kind']}` | {row['auc']:.4f} | {_told(auc, '.4f')} |"
-            f" {_told(None if auc is None else row['auc'] - auc, '+.4f')} | {row['log_loss']:.4f} |"
-            f" {_told(loss, '.4f')} | {row['parameters']:,} | {_told(size, ',')} | {row['epochs']} |"
-        )
-    merged = found["merged"]
-    lines.append(f"| **merged** | mean logit | **{merged['auc']:.4f}** | | | **{merged['log_loss']:.4f}** | | | | |")
-    return [*lines, "", *found["notes"], "", "```sh", *found["commands"], "```", ""]
-
-
-def _told(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _speed(found: Mapping[str, Any]) -> list[str]:

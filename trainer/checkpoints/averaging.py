@@ -10,15 +10,16 @@ With w_1 (the oldest) ... w_n (the newest) the weights of n checkpoints, the mea
   Li et al., "Model Merging in Pre-training of Large Language Models", 2025 (arXiv 2505.12082).
 
 Sums are in float64, read and written block by block: memory is a few blocks, whatever the tables' size. Tensors of
-integers are no weights: the newest one's are kept. Optimizer state is left out, since a mean of weights was reached by
-no optimizer. The dictionary must be the same, like all of the model.
+integers are no weights: the newest one's are kept. Running statistics of batch norm are averaged like weights, unless
+others are given in their place (trainer/batch_norm_statistics.py takes them anew). Optimizer state is left out, since a
+mean of weights was reached by no optimizer. The dictionary must be the same, like all of the model; seeds need not be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -101,6 +102,29 @@ class Average:
         """Bytes of weights to read."""
         return sum(source.num_bytes(source.weights) for source in self.sources)
 
+    def blocks(
+        self, key: str, *, rows: range | None = None, advance: Advance = lambda _bytes: None
+    ) -> Iterator[Tensor]:
+        """The mean of a tensor's rows in order, all or those asked for, in blocks of a few MiB.
+
+        Raises:
+            CheckpointError: they cannot be read, or a mean is not finite.
+        """
+        newest = self.sources[-1]
+        dtype = newest.index[key].dtype
+        if not dtype.is_floating_point:
+            yield from newest.blocks(key, rows=rows)
+            return
+        oldest, *others = (source.blocks(key, rows=rows) for source in self.sources)
+        for block in oldest:
+            mean = block.double().mul_(self.shares[0])
+            for stream, share in zip(others, self.shares[1:], strict=True):
+                mean.add_(next(stream), alpha=share)  # one block after the other: no two are in memory
+            if not torch.isfinite(mean.sum()):
+                raise CheckpointError(f"{key}: not finite in one of the checkpoints; leave that one out")
+            advance(len(self.sources) * block.numel() * block.element_size())
+            yield mean.to(dtype)
+
     @property
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -125,30 +149,55 @@ def _refuse_other_model(source: StoredCheckpoint, newest: StoredCheckpoint) -> N
         )
 
 
-def write_average(average: Average, *, folder: str, advance: Advance, most_file_bytes: int = MOST_FILE_BYTES) -> None:
+def refuse_existing(folder: str) -> None:
+    """Refuses to write where something is.
+
+    Raises:
+        CheckpointError: the folder holds something, or is a file.
+    """
+    if storage.names(folder) or storage.is_file(folder):
+        raise CheckpointError(f"--output: {folder!r} is there already; name a new folder")
+
+
+def write_average(
+    average: Average,
+    *,
+    folder: str,
+    advance: Advance,
+    instead: Mapping[str, Tensor] | None = None,
+    most_file_bytes: int = MOST_FILE_BYTES,
+) -> None:
     """Writes the mean as a checkpoint: weights, run.toml and plan.json of the newest, the manifest last.
 
     Args:
         average: What to average.
         folder: A new folder.
         advance: Told of the bytes that were read.
+        instead: Key -> what takes the place of its mean.
         most_file_bytes: Of a file of weights, about.
 
     Raises:
         CheckpointError: the folder holds something, or a mean is not finite.
     """
-    if storage.names(folder) or storage.is_file(folder):
-        raise CheckpointError(f"--output: {folder!r} is there already; name a new folder")
+    refuse_existing(folder)
     storage.make_folder(storage.join(folder, STATE_NAME))
     try:
-        _write(average, folder=folder, advance=advance, most_file_bytes=most_file_bytes)
+        _write(average, folder=folder, advance=advance, instead=instead or {}, most_file_bytes=most_file_bytes)
     except BaseException:  # so that the same command can start again
         with contextlib.suppress(OSError):
             storage.remove_tree(folder)
         raise
 
 
-def _write(average: Average, *, folder: str, advance: Advance, most_file_bytes: int) -> None:
+def _write(
+    average: Average, *, folder: str, advance: Advance, instead: Mapping[str, Tensor], most_file_bytes: int
+) -> None:
+    def blocks(piece: _Piece) -> Iterator[Tensor]:
+        if piece.key in instead:
+            given = instead[piece.key]
+            return iter([given if piece.rows is None else given[piece.rows.start : piece.rows.stop]])
+        return average.blocks(piece.key, rows=piece.rows, advance=advance)
+
     newest, state = average.sources[-1], storage.join(folder, STATE_NAME)
     files: dict[str, dict[str, Any]] = {}
     places: dict[str, list[StoredPart]] = {}
@@ -157,7 +206,7 @@ def _write(average: Average, *, folder: str, advance: Advance, most_file_bytes: 
         written = write_tensors(
             storage.join(state, name),
             {piece.name: (newest.index[piece.key].dtype, piece.sizes) for piece in pieces},
-            itertools.chain.from_iterable(_mean_blocks(average, piece, advance=advance) for piece in pieces),
+            itertools.chain.from_iterable(map(blocks, pieces)),
         )
         files[storage.join(STATE_NAME, name)] = written.proof
         for piece in pieces:
@@ -235,20 +284,3 @@ def _pieces_of(key: str, tensor: StoredTensor, *, most_bytes: int) -> Iterator[_
     rows_of_piece = max(1, most_bytes // max(torch.Size(row_shape).numel() * tensor.dtype.itemsize, 1))
     for start in range(0, max(num_rows, 1), rows_of_piece):
         yield _Piece(key=key, shape=tensor.shape, rows=range(start, min(start + rows_of_piece, num_rows)))
-
-
-def _mean_blocks(average: Average, piece: _Piece, *, advance: Advance) -> Iterator[Tensor]:
-    newest = average.sources[-1]
-    dtype = newest.index[piece.key].dtype
-    if not dtype.is_floating_point:
-        yield from newest.blocks(piece.key, rows=piece.rows)
-        return
-    oldest, *others = (source.blocks(piece.key, rows=piece.rows) for source in average.sources)
-    for block in oldest:
-        mean = block.double().mul_(average.shares[0])
-        for stream, share in zip(others, average.shares[1:], strict=True):
-            mean.add_(next(stream), alpha=share)  # one block after the other: no two are in memory
-        if not torch.isfinite(mean.sum()):
-            raise CheckpointError(f"{piece.key}: not finite in one of the checkpoints; leave that one out")
-        advance(len(average.sources) * block.numel() * block.element_size())
-        yield mean.to(dtype)

@@ -120,6 +120,7 @@ def _losses(losses: MemberLosses) -> MemberLosses:
         distillation=losses.distillation,
         mutual=losses.mutual,
         bag_seeds=losses.bag_seeds,
+        taught=losses.taught,
     )
 
 

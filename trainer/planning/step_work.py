@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from configs.schema import RunConfig
-from modules.tables import TableSpec
+from modules.tables import FIRST_ORDER_SUFFIX, TableSpec
 from sharding.cost.step import Sent, StepWork, TableLoad
 from sharding.cost.work import DenseWork, counted_passes
 from sharding.ledger import STATE_VALUES, ShardLoad
@@ -19,7 +19,7 @@ from trainer.built_task import BuiltTask
 from trainer.optimizers import member_rules
 from trainer.planning.data_facts import DataFacts
 from trainer.planning.distinct_ids import expected_distinct
-from trainer.planning.update_work import member_updates, table_update
+from trainer.planning.update_work import clipping, member_updates, table_update
 
 _VALUE_BYTES = 4
 _SCORED_BYTES = {"sharded": _VALUE_BYTES, "fp16": 2, "int8": 1}
@@ -98,14 +98,18 @@ def _updates(config: RunConfig, *, built: BuiltTask, loads: list[TableLoad], rep
     rules = member_rules(config, groups=built.facts.groups)
     device, world_size = report.job.device, report.job.world_size
     works = [member_updates(built.task, rules, device=device, world_size=world_size, l2=config.dense.l2)]
+    clipped: dict[str, list[int]] = {}
     for load, (_, spec) in zip(loads, _looked_up(built, report), strict=True):
         if load.is_replica and load.rank == 0 and load.rule is not None:
             touched = min(spec.num_rows, load.distinct * world_size)
+            if spec.clip_norm is not None:
+                clipped.setdefault(spec.group.removesuffix(FIRST_ORDER_SUFFIX), []).append(spec.num_rows * spec.dim)
             works.append(
                 table_update(
                     load.rule, num_rows=spec.num_rows, dim=spec.dim, touched_rows=touched, device=device, l2=spec.l2
                 )
             )
+    works += [clipping(sizes) for sizes in clipped.values()]
     return DenseWork(passes=counted_passes(one for work in works for one in work.passes))
 
 

@@ -95,6 +95,11 @@ def table_update(
     return DenseWork(passes=counted_passes(found))
 
 
+def clipping(sizes: Sequence[int]) -> DenseWork:
+    """Bounding the norm of gradients of these sizes together, as those of a group's data-parallel tables."""
+    return DenseWork(passes=counted_passes(_clipping(sizes)))
+
+
 def rule_passes(rule: str, shapes: Sequence[tuple[int, ...]], *, device: Device, l2: float = 0.0) -> list[Pass]:
     """One optimizer's step over tensors of these shapes.
 

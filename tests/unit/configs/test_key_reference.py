@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.command import SCORE, TRAIN, Program
-from configs.key_reference import field_meanings, help_text, key_groups, markdown, planning_markdown
+from configs.key_reference import benchmark_markdown, field_meanings, help_text, key_groups, markdown, planning_markdown
 from configs.schema import RunConfig
 from configs.section import Section
 from modules import members
@@ -115,3 +115,9 @@ def test_the_planning_reference_is_up_to_date() -> None:
     written = Path(__file__).parents[3] / "docs" / "planning_keys.md"
     assert written.read_text(encoding="utf-8") == planning_markdown(), "run python tools/write_key_reference.py"
     assert "| `features.FEATURE.mean_ids` | number | 1.0 |" in planning_markdown()
+
+
+def test_the_benchmarks_reference_is_up_to_date() -> None:
+    written = Path(__file__).parents[3] / "docs" / "benchmarks" / "keys.md"
+    assert written.read_text(encoding="utf-8") == benchmark_markdown(), "run python tools/write_key_reference.py"
+    assert "| `pools.POOL.seeds` | whole number | 1 |" in benchmark_markdown()

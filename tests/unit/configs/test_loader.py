@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from configs import loader
 from configs.ensemble_schema import FeatureOverride, Member, Merge, TableGroup
 from configs.errors import ConfigError
+from configs.interval_schema import Until
 from configs.key_types import field_types
 from configs.loader import config_text, dump_run, read_run
 from configs.schema import Data, Run, RunConfig
 from configs.section import Section
-from configs.training_schema import Train, Until
+from configs.training_schema import Train
 from tests.unit.configs import archs
 from tests.unit.configs.reading import ONE_MEMBER, read, refusal
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from configs.loader import read_outline
+from trainer.data.criteo import NUMERIC_ID_ROWS
 from trainer.data.mlperf import MULTI_HOT_SIZES, TABLE_ROWS
 from trainer.planning.distinct_ids import expected_distinct
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs" / "outlines"
 CRITEO = ("criteo_kaggle", "criteo_tb", "mlperf_dcnv2")
 INVENTED = ("ads", "news", "shop")  # of the cases of configs/cases
+PAPER = {"avazu": 24, "criteo_kaggle_ids": 39, "kdd12": 11}  # fields of the data of configs/paper
 OUTLINES = {name: read_outline(str(FOLDER / f"{name}.toml")) for name in CRITEO}
 # Distinct values of C1..C26 in the samples that the outlines name, missing ones left out.
 TERABYTE_DISTINCT = (
@@ -26,7 +28,7 @@ KAGGLE_DISTINCT = (
 
 
 def test_none_is_forgotten() -> None:
-    assert {path.stem for path in FOLDER.glob("*.toml")} == {*CRITEO, *INVENTED}
+    assert {path.stem for path in FOLDER.glob("*.toml")} == {*CRITEO, *INVENTED, *PAPER}
 
 
 def test_mlperfs_sizes() -> None:
@@ -44,6 +46,19 @@ def test_criteos_sizes() -> None:
     assert kaggle.num_rows + 2 * kaggle.score_rows == 45_840_617  # 8 : 1 : 1
     capped = [min(feature.rows, 40_000_000) for feature in terabyte.features.values()]
     assert tuple(capped) == TABLE_ROWS
+
+
+def test_the_papers_data() -> None:
+    """Samples and ids as published: 8 : 1 : 1 of all rows; table rows of numbers and of missing values left out."""
+    outlines = {name: read_outline(str(FOLDER / f"{name}.toml")) for name in PAPER}
+    assert {name: len(outline.features) for name, outline in outlines.items()} == PAPER
+    assert outlines["criteo_kaggle_ids"].num_rows == OUTLINES["criteo_kaggle"].num_rows
+    assert abs(outlines["avazu"].num_rows - 0.8 * 40_428_967) < 1
+    assert abs(outlines["kdd12"].num_rows - 0.8 * 149_639_105) < 1
+    rows = {name: [feature.rows for feature in outline.features.values()] for name, outline in outlines.items()}
+    assert sum(rows["criteo_kaggle_ids"][13:]) == 1_085_739 and set(rows["criteo_kaggle_ids"][:13]) == {NUMERIC_ID_ROWS}
+    assert sum(rows["avazu"]) == 4_500_000
+    assert 4.66e6 < sum(rows["kdd12"]) < 4.68e6
 
 
 @pytest.mark.parametrize("outline", OUTLINES.values(), ids=OUTLINES)

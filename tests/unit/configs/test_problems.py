@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from configs.interval_schema import Until
 from configs.problems import nearest
-from configs.training_schema import Until
 from tests.unit.configs.reading import ONE_MEMBER, problems, read, refusal
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pytest
@@ -39,13 +40,20 @@ class Rows:
         return total.detach(), list(gradients)
 
 
-def rows(num_members: int, *, count: int = 9, padding: int = 3, seed: int = 0, weighted: bool = False) -> Rows:
+def rows(
+    num_members: int, *, count: int = 9, padding: int = 3, seed: int = 0, weighted: bool = False, heads: int = 0
+) -> Rows:
+    """With heads, every second member has that many."""
     random = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(count, num_members, generator=random)
     labels = (torch.rand(count, generator=random) > 0.6).float()
     weights = torch.rand(count, generator=random) * 3 if weighted else torch.ones(count)
+    of_members = list(torch.cat([logits, torch.full((padding, num_members), 55.0)]).unbind(dim=1))
+    for member in range(1, num_members, 2) if heads else ():
+        apart = 2 * torch.randn(count + padding, heads, generator=random)
+        of_members[member] = of_members[member][:, None] + apart
     return Rows(
-        logits=list(torch.cat([logits, torch.full((padding, num_members), 55.0)]).unbind(dim=1)),
+        logits=of_members,
         labels=torch.cat([labels, torch.full((padding,), 7.0)]),
         weights=torch.cat([weights / count, torch.zeros(padding)]),
     )
@@ -59,8 +67,14 @@ def plain_total(
     distillation: float = 0.0,
     mutual: float = 0.0,
     bags: dict[int, list[float]] | None = None,
+    taught: Collection[int] = (),
 ) -> Tensor:
-    """The published formula, its mean over members times their number; loops over real rows, in float64."""
+    """The published formula, its mean over members times their number; loops over real rows, in float64.
+
+    Of heads the own losses' mean, and the mean logit in all that ties members; of taught ones FINAL's loss.
+    """
+    heads = [[z] if z.dim() == 1 else list(z.unbind(dim=1)) for z in logits]
+    logits = [sum(of_member) / len(of_member) for of_member in heads]  # type: ignore[misc]
     real = [row for row, weight in enumerate(given.weights.tolist()) if weight > 0]
     weight = {row: given.weights[row].item() for row in real}
     label = {row: given.labels[row].item() for row in real}
@@ -71,8 +85,11 @@ def plain_total(
     def counted(member: int, row: int) -> float:
         return weight[row] * (bags[member][row] if bags and member in bags else 1.0)
 
+    def cross_entropy(probability: Tensor, target: float) -> Tensor:
+        return -(target * torch.log(probability) + (1 - target) * torch.log(1 - probability))
+
     def entropy(probability: Tensor, row: int) -> Tensor:
-        return -(label[row] * torch.log(probability) + (1 - label[row]) * torch.log(1 - probability))
+        return cross_entropy(probability, label[row])
 
     def distance(member: int, targets: dict[int, Tensor]) -> Tensor:
         return sum(counted(member, row) * (p[member][row] - targets[row].detach()) ** 2 for row in real)
@@ -81,7 +98,15 @@ def plain_total(
         sum(weight[row] * (1 - abs(label[row] - p[m][row].item())) for row in real) / sum(weight.values())
         for m in range(num_members)
     ]
-    own = sum(counted(m, row) * entropy(p[m][row], row) for m in range(num_members) for row in real) / num_members
+    own = torch.zeros((), dtype=torch.float64)
+    for m in range(num_members):
+        for row in real:
+            of_heads = [1 / (1 + torch.exp(-z[row])) for z in heads[m]]
+            if m in taught:
+                loss = entropy(p[m][row], row) + sum(cross_entropy(each, p[m][row].item()) for each in of_heads)
+            else:
+                loss = sum(entropy(each, row) for each in of_heads) / len(of_heads)
+            own = own + counted(m, row) * loss / num_members
     of_merged = sum(weight[row] * entropy(merged[row], row) for row in real)
     from_merged = sum(
         math.exp(-score[m]) / sum(math.exp(-s) for s in score) * distance(m, merged) for m in range(num_members)
@@ -125,6 +150,73 @@ def test_bag_counts_weigh_a_members_own_terms(ties: dict[str, float]) -> None:
         of_rows = binary_cross_entropy_with_logits(given.logits[member], given.labels, reduction="none")
         counts = torch.tensor(bags.get(member, [1.0] * 12))
         torch.testing.assert_close(output.losses_M[member], (of_rows * given.weights * counts).sum())
+
+
+@pytest.mark.parametrize("ties", [{}, *TIES])
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_each_head_is_trained_for_its_own_loss_and_their_mean_logit_is_tied(
+    ties: dict[str, float], num_heads: int
+) -> None:
+    given = rows(4, weighted=True, heads=num_heads)
+    assert [logit.shape for logit in given.logits] == [(12,), (12, num_heads)] * 2
+    places = {"part_B": torch.full((12,), 2), "row_B": torch.arange(100, 112)}
+    bags = {index: bag_counts(**places, seed=seed).tolist() for index, seed in ((0, 5), (1, 6))}
+    losses = MemberLosses(**ties, bag_seeds={0: 5, 1: 6})
+    assert_as_plain(given.of(losses, **places), given, **ties, bags=bags)
+    _, output = losses(given.logits, given.labels, given.weights, **places)
+    assert output.logits_BM.shape == (12, 4) and output.losses_M.shape == (4,)
+    torch.testing.assert_close(output.logits_BM[:, 3], sum(given.logits[3].unbind(dim=1)) / num_heads)
+    counted = given.weights * torch.tensor(bags[1])
+    of_heads = [
+        (binary_cross_entropy_with_logits(z, given.labels, reduction="none") * counted).sum()
+        for z in given.logits[1].unbind(dim=1)
+    ]
+    torch.testing.assert_close(output.losses_M[1], sum(of_heads) / num_heads)
+
+
+@pytest.mark.parametrize("ties", [{}, *TIES])
+def test_taught_heads_are_trained_for_their_mean_and_the_mean_for_the_labels(ties: dict[str, float]) -> None:
+    given = rows(4, weighted=True, heads=3)
+    places = {"part_B": torch.full((12,), 2), "row_B": torch.arange(100, 112)}
+    bags = {1: bag_counts(**places, seed=6).tolist()}
+    losses = MemberLosses(**ties, bag_seeds={1: 6}, taught=[1])  # member 3's heads have their own losses
+    assert_as_plain(given.of(losses, **places), given, **ties, bags=bags, taught=[1])
+    _, output = losses(given.logits, given.labels, given.weights, **places)
+    of_mean = binary_cross_entropy_with_logits(given.logits[1].mean(dim=1), given.labels, reduction="none")
+    torch.testing.assert_close(output.losses_M[1], (of_mean * given.weights * torch.tensor(bags[1])).sum())
+    assert torch.equal(output.logits_BM[:, 1], given.logits[1].mean(dim=1))
+
+
+def test_the_mean_learns_nothing_from_its_heads() -> None:
+    given = rows(2, padding=0, heads=3)
+    _, (_, gradient) = given.of(MemberLosses(taught=[1]))
+    p_heads, p = torch.sigmoid(given.logits[1]), torch.sigmoid(given.logits[1].mean(dim=1, keepdim=True))
+    expected = (p - given.labels[:, None]) / 3 + (p_heads - p)  # without a stopped gradient a third term is in it
+    torch.testing.assert_close(gradient, expected / 9)
+
+
+@pytest.mark.parametrize("heads", [0, 1])
+def test_one_head_has_nothing_to_be_taught(heads: int) -> None:
+    given = rows(2, heads=heads)
+    (_, gradients), (_, wanted) = (given.of(losses) for losses in (MemberLosses(taught=[1]), MemberLosses()))
+    torch.testing.assert_close(gradients, wanted, rtol=0, atol=1e-8 * heads)
+
+
+def test_who_is_not_taught_is_left_alone_to_the_bit() -> None:
+    given = rows(4, heads=3)
+    (_, taught), (_, plain) = (given.of(losses) for losses in (MemberLosses(taught=[1]), MemberLosses()))
+    assert [torch.equal(a, b) for a, b in zip(taught, plain, strict=True)] == [True, False, True, True]
+
+
+def test_a_member_of_equal_heads_counts_as_the_member_with_one() -> None:
+    given, several = rows(3), rows(3)
+    several.logits[1] = given.logits[1][:, None].repeat(1, 5)
+    (total, gradients), (expected, wanted) = (
+        each.of(MemberLosses(merged_share=0.4, distillation=0.5, mutual=2.0)) for each in (several, given)
+    )
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(gradients[1].sum(dim=1), wanted[1])
+    torch.testing.assert_close([gradients[0], gradients[2]], [wanted[0], wanted[2]])
 
 
 def test_bagging_needs_to_know_the_rows() -> None:

@@ -64,9 +64,11 @@ def assert_same(found: Mapping[str, nn.Module], wanted: Mapping[str, nn.Module])
 
 
 @pytest.mark.filterwarnings("error")  # of an operator that vmap computes one by one
-@pytest.mark.parametrize("kind", members.kinds())
-def test_stacked_is_one_by_one(kind: str) -> None:
-    built, alone = three(kind, **noisy(kind))
+@pytest.mark.parametrize(
+    ("kind", "keys"), [*((kind, {}) for kind in members.kinds()), ("finalnet", {"loss": "taught"})]
+)
+def test_stacked_is_one_by_one(kind: str, keys: dict[str, object]) -> None:
+    built, alone = three(kind, **noisy(kind), **keys)
     stacked = StackedMembers(built)
     stacked.set_rows(NUM_REAL)
     inputs = {name: inputs_of(kind, NUM_ROWS, seed=seed, dtype=torch.float64) for seed, name in enumerate(built)}

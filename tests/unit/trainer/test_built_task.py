@@ -8,9 +8,10 @@ import pytest
 
 from configs.command import TRAIN, parse_command
 from configs.errors import ConfigError
+from configs.schema import RunConfig
 from modules.ensemble import Ensemble
 from tests.unit.trainer.test_assembly import FEATURES
-from trainer.built_task import build_task
+from trainer.built_task import build_task, member_losses
 from trainer.command_line import training_config
 
 STACKED = "[dense]\nbatch_copies = true"
@@ -21,11 +22,14 @@ def member(name: str, *lines: str, kind: str = "mlp") -> str:
     return "\n".join([f"[members.{name}]", f'arch = {{kind = "{kind}"}}', *lines])
 
 
-def ensemble(folder: Path, *blocks: str) -> Ensemble:
+def run(folder: Path, *blocks: str) -> RunConfig:
     path = folder / "run.toml"
     path.write_text("\n".join(blocks))
-    config = training_config(parse_command(["--config", str(path)], program=TRAIN))
-    return build_task(config, features=FEATURES).task.ensemble
+    return training_config(parse_command(["--config", str(path)], program=TRAIN))
+
+
+def ensemble(folder: Path, *blocks: str) -> Ensemble:
+    return build_task(run(folder, *blocks), features=FEATURES).task.ensemble
 
 
 def test_members_are_one_where_architecture_fields_and_dim_are(tmp_path: Path) -> None:
@@ -43,6 +47,15 @@ def test_members_are_one_where_architecture_fields_and_dim_are(tmp_path: Path) -
     plain = ensemble(tmp_path, *blocks)
     assert plain.bank._stacks == []
     assert list(stacked.state_dict()) == list(plain.state_dict())
+
+
+def test_the_losses_know_whose_heads_are_taught(tmp_path: Path) -> None:
+    finalnet = '[members.{}]\narch = {{kind = "finalnet", loss = "{}"}}\n{}'
+    blocks = (member("deep"), finalnet.format("blocks", "taught", "copies = 2"), member("heads", kind="tabm"))
+    config = run(tmp_path, *blocks, finalnet.format("plain", "mean", ""), finalnet.format("one", "taught", ""))
+    names = [name for name, _ in config.expanded_members()]
+    taught = member_losses(config, mean_over_ranks=lambda values: values).taught
+    assert [name for index, name in enumerate(names) if index in taught] == ["blocks_1", "blocks_2", "one"]
 
 
 def test_a_run_without_two_alike_is_refused(tmp_path: Path) -> None:

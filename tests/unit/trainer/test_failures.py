@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -38,6 +40,23 @@ def test_done_is_whatever_main_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert guard(lambda argv: seen.append(argv) or 75, ["--help"]) == 75
     assert seen == [["--help"]]
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other ranks write to the same stream, which schedulers' PYTHONUNBUFFERED leaves without a buffer."""
+    pieces: list[bytes] = []
+
+    class Recorded(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            pieces.append(bytes(data))
+            return len(data)
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Recorded(), write_through=True))  # type: ignore[type-var]
+    guard(program(DataError("no such part")), [])
+    assert pieces == [b"error: no such part\n"]
 
 
 def test_a_traceback_follows_where_the_command_line_asks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.training_schema import Dense
+from modules.tables import FIRST_ORDER_SUFFIX
 from sharding.shards import table_name
 from tests.unit.modules.small import batch
 from tests.unit.sharding.world_of_one import two_member_specs
@@ -90,6 +91,40 @@ def test_the_dense_penalty_and_a_members_own_rule(runtime: Runtime) -> None:
     for name, value in before.items():
         lr = 0.01 if name.startswith("members.deep.") else 0.02
         torch.testing.assert_close(moved[0.5][name] - moved[0.0][name], -lr * 0.5 * value, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("norm", [0.01, 1e6])
+def test_the_gradients_of_a_groups_tables_have_one_norm(runtime: Runtime, norm: float) -> None:
+    """SGD, so that a step is the rate times the gradient; weights per id count with their group."""
+    moved = []
+    for bounds in ({}, {"shared": norm}):
+        specs = [replace(spec, optimizer="sgd", lr=0.1, l2=0.0) for spec in two_member_specs()]
+        specs = [replace(spec, clip_norm=bounds.get(spec.group.removesuffix(FIRST_ORDER_SUFFIX))) for spec in specs]
+        sharded = Sharded(runtime, placements=WHOLE, specs=specs)
+        before = sharded.tables()
+        sharded.step(0)
+        moved.append({name: (value - before[name]) / 0.1 for name, value in sharded.tables().items()})
+    free, clipped = moved
+    shared = [name for name in free if name.startswith("shared")]
+    assert any("+first_order" in name for name in shared)
+    whole = float(torch.cat([free[name].flatten() for name in shared]).norm())
+    factor = min(1.0, norm / whole)
+    assert factor < 0.5 or norm == 1e6
+    for name, gradient in free.items():
+        scale = factor if name in shared else 1.0
+        torch.testing.assert_close(clipped[name], gradient * scale, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stopped_groups_norm_is_left_alone(runtime: Runtime) -> None:
+    specs = [replace(spec, optimizer="dense_adam", clip_norm=0.01) for spec in two_member_specs()]
+    sharded = Sharded(runtime, placements=WHOLE, specs=specs)
+    sharded.step(0)
+    sharded.model.module.stop({"deep"})
+    sharded.optimizer.stop({"deep"})
+    before = sharded.everything()
+    sharded.step(1)
+    after = sharded.everything()
+    assert [key for key in before if _is_of_deep(key) and not torch.equal(after[key], before[key])] == []
 
 
 @pytest.mark.parametrize("placement", ["data_parallel", "table_wise"])

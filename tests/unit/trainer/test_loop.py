@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -165,6 +167,31 @@ def test_checkpoints_fall_due(tmp_path: Path, runtime: Runtime) -> None:
     ]
 
 
+def test_a_checkpoint_follows_the_step_with_the_lowest_rate(tmp_path: Path, runtime: Runtime) -> None:
+    """Snapshots; and a run that is taken up in the middle of a cycle ends with the same bits."""
+    words = (
+        "--train.schedule={kind = 'cyclic', cycle_epochs = 0.5, final_factor = 0.1, warmup_steps = 1}",
+        *("--train.until={epochs = 3}", "--data.synthetic.train_rows=80"),  # 5 steps each
+        *("--checkpoint.every={cycles = 1, steps = 9}", "--checkpoint.keep_last=9", "--train.log_every.steps=1"),
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    factors = lr_factors(Run(whole, runtime, *words))
+    assert saved_steps(whole) == [3, 5, 8, 9, 10, 13, 15]  # 9 is that of every.steps
+    assert [step for step in range(1, 15) if factors[step + 1] > factors[step]] == [3, 5, 8, 10, 13]
+    assert factors[5] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)  # of 2 steps
+
+    shutil.copytree(whole / "checkpoints" / "step_0000000009", cut / "checkpoints" / "step_0000000009")
+    assert lr_factors(Run(cut, runtime, *words)) == {step: factors[step] for step in range(10, 16)}
+    assert_same_files(*(folder / "checkpoints" / "step_0000000015" / "state" for folder in (whole, cut)))
+
+
+def test_checkpoints_fall_due_by_epochs(tmp_path: Path, runtime: Runtime) -> None:
+    words = ("--checkpoint.every.epochs=0.5", "--checkpoint.keep_last=9", "--train.until={epochs = 2}")
+    Run(tmp_path, runtime, *words)
+    assert saved_steps(tmp_path) == [2, 4, 6, 8]
+
+
 def test_a_loss_that_is_not_finite_names_its_member(tmp_path: Path, runtime: Runtime) -> None:
     with pytest.raises(ChorusError) as refused:
         Run(tmp_path, runtime, "--members.deep.lr=1e38", "--dense.optimizer=sgd")
@@ -184,6 +211,16 @@ def test_training_lowers_the_loss(tmp_path: Path, runtime: Runtime) -> None:
     losses = [line["train/fm/loss_nats"] for line in run.lines if "train/fm/loss_nats" in line]
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0] - 0.02
+
+
+def lr_factors(run: Run) -> dict[int, float]:
+    return {line["step"]: line["train/lr_factor"] for line in run.lines if "train/lr_factor" in line}
+
+
+def assert_same_files(a: Path, b: Path) -> None:
+    assert {path.name: path.read_bytes() for path in a.iterdir()} == {
+        path.name: path.read_bytes() for path in b.iterdir()
+    }
 
 
 def saved_steps(folder: Path) -> list[int]:

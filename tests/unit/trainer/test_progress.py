@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.training_schema import Until
+from configs.interval_schema import Until
 from trainer.progress import Progress
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.section import ArchConfig
@@ -22,6 +21,7 @@ from modules import members
 from modules.contracts import MemberInput
 from modules.cost import Cost
 from modules.layers.dropout import Dropout
+from modules.losses import row_losses
 from modules.member_fields import AUTO, member_fields
 from modules.seeding import derive_seed, seeded
 from modules.stacked_members import StackedMembers
@@ -141,7 +141,7 @@ class MeasuredKind:
             for value in inputs[1:]:
                 if value is not None:
                     value.grad = None
-        losses = [binary_cross_entropy_with_logits(z, self._labels_B) for z in self._logits(precision, stacked=stacked)]
+        losses = [row_losses(z, self._labels_B).mean() for z in self._logits(precision, stacked=stacked)]
         torch.stack(losses).sum().backward()
 
     def optimize(self) -> None:

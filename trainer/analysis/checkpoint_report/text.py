@@ -30,7 +30,9 @@ def contents_text(found: Mapping[str, Any]) -> str:
     ]
     if found["averaged"]:
         steps = ", ".join(f"{source['step']} ({source['share']:.3g})" for source in found["averaged"]["of"])
-        lines.append(f"mean by {found['averaged']['rule']} of steps {steps}; no optimizer state")
+        rows = found["averaged"].get("batch_norm_rows")
+        anew = f"; batch norm by {rows:,} rows" if rows else ""
+        lines.append(f"mean by {found['averaged']['rule']} of steps {steps}; no optimizer state{anew}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["plan"]["tables_per_sharding_type"].items())
     lines.append(f"plan for {found['plan']['world_size']} rank(s): {kinds}")
     return "\n".join([*lines, "", *_members(found), "", *_tables(found["tables"])])

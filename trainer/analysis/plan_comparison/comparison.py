@@ -51,7 +51,7 @@ def grown_bytes(point: CapacityPoint, *, config: RunConfig, data: DataFacts, har
     where the only one is written when training is over.
     """
     left_out = set(_NOT_GROWN)
-    if not (config.checkpoint.every.steps or config.checkpoint.every.seconds):
+    if not config.checkpoint.every.is_given:
         left_out.add("checkpoint_copy")
     sums = [sum(of) for of in zip(*(of for kind, of in point.held.items() if kind not in left_out), strict=True)]
     windows = 2 * min(config.data.shuffle_window, data.train_rows) * data.stored_bytes

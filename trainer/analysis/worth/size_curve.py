@@ -115,20 +115,20 @@ def jackknife_half_width(without_one: Sequence[float], *, confidence: float = 0.
     return float(student.ppf((1.0 + confidence) / 2.0, count - 1)) * error
 
 
-def fit_curve(means: NDArray[np.float64]) -> CurveFit:
-    """The fit to the means of sizes 1 ... K, [K].
+def fit_curve(means: NDArray[np.float64], *, sizes: Sequence[int] | None = None) -> CurveFit:
+    """The fit to the means of sizes 1 ... K, or of the sizes given, [K].
 
     Raises:
         ValueError: fewer than two sizes.
     """
-    limit, scale, exponent, residual = (float(value[0]) for value in fit_curves(means[None]))
+    limit, scale, exponent, residual = (float(value[0]) for value in fit_curves(means[None], sizes=sizes))
     return CurveFit(limit=limit, scale=scale, exponent=exponent, residual=residual)
 
 
 def fit_curves(
-    means: NDArray[np.float64],
+    means: NDArray[np.float64], *, sizes: Sequence[int] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Fits each row of means [B, K]: limits, scales, exponents and residuals, [B] each.
+    """Fits each row of means [B, K], of sizes 1 ... K or those given: limits, scales, exponents, residuals, [B] each.
 
     Raises:
         ValueError: fewer than two sizes.
@@ -137,12 +137,12 @@ def fit_curves(
     if num_sizes < LEAST_SIZES - 1:
         raise ValueError(f"{num_sizes} sizes; a fit needs {LEAST_SIZES - 1}")
     exponents = EXPONENTS if num_sizes > LEAST_SIZES else np.ones(1)
-    sizes = np.arange(1, num_sizes + 1, dtype=np.float64)
+    sizes_K = np.asarray(range(1, num_sizes + 1) if sizes is None else sizes, dtype=np.float64)
     centre = means.mean(axis=1, keepdims=True)
     found = np.full((4, len(means)), np.nan)  # a row that holds NaN keeps that
     found[3] = np.inf
     for exponent in exponents:
-        falls = sizes**-exponent
+        falls = sizes_K**-exponent
         deviations = falls - falls.mean()
         scales = (means - centre) @ deviations / (deviations @ deviations)
         errors = np.sqrt(np.mean((means - centre - np.outer(scales, deviations)) ** 2, axis=1))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from configs.table_schema import UNIX_SECONDS
 
 _FINGERPRINT_BYTES = 8
+_SATURDAY = 6  # the library counts from Monday, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,13 @@ def fixed_texts_of(texts: pl.Series, *, max_bytes: int) -> NDArray[np.bytes_]:
 
 
 def time_parts_of(texts: pl.Series, *, time_format: str, part: str) -> Values:
-    """The hour (0 to 23) or weekday (1 Monday to 7) of moments in `time_format`, or in seconds since 1970 in UTC."""
+    """A part of moments in `time_format`, or in seconds since 1970 in UTC.
+
+    Args:
+        texts: The moments.
+        time_format: As of a categorical feature.
+        part: hour (0 to 23), weekday (1 Monday to 7) or is_weekend (1 on Saturday and Sunday, else 0).
+    """
     distinct = texts.unique(maintain_order=True)
     if time_format == UNIX_SECONDS:
         # Past the year 9999 both ways there is no calendar to ask.
@@ -80,6 +87,8 @@ def time_parts_of(texts: pl.Series, *, time_format: str, part: str) -> Values:
         rest, zeros = _begin(time_format)
         moments = (distinct + zeros).str.to_datetime(time_format + rest, strict=False)
     found = moments.dt.hour() if part == "hour" else moments.dt.weekday()
+    if part == "is_weekend":
+        found = found >= _SATURDAY
     bad = texts.is_in(distinct.filter(found.is_null()).to_list()).to_numpy()
     return Values(values=_each(texts, distinct, found.fill_null(0).cast(pl.UInt64).to_numpy()), bad=bad)
 

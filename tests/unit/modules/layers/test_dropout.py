@@ -33,7 +33,21 @@ def test_it_keeps_the_mean(probability: float) -> None:
     values = dropped(Dropout(probability), 5, torch.ones(400, 500))
     kept = values != 0
     assert kept.float().mean().item() == pytest.approx(1 - probability, abs=0.004)
-    torch.testing.assert_close(values[kept], torch.full_like(values[kept], 1 / (1 - probability)))
+    scale = 1 / (1 - round(probability * 65_536) / 65_536)
+    torch.testing.assert_close(values[kept], torch.full_like(values[kept], scale))
+
+
+def test_neighbours_are_kept_independently_of_each_other() -> None:
+    """Four values come from one random word."""
+    kept = (dropped(Dropout(0.3), 5, torch.ones(400_000)) != 0).double()
+    for lag in range(1, 9):
+        together = (kept[lag:] * kept[:-lag]).mean().item()
+        assert together == pytest.approx(0.49, abs=0.004), lag
+
+
+def test_any_number_of_values_has_a_mask() -> None:
+    for shape in ((0,), (1,), (3, 5), (2, 3, 7)):
+        assert dropped(Dropout(0.5), 1, torch.ones(shape)).shape == shape
 
 
 def test_evaluation_and_probability_zero_need_no_seed() -> None:

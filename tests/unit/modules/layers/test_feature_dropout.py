@@ -29,16 +29,21 @@ def test_it_is_a_dropout_layer_to_those_who_reseed() -> None:
     assert isinstance(FeatureDropout(0.5), Dropout)
 
 
+def kept_share(probability: float) -> float:
+    """Probabilities are whole multiples of 2^-16."""
+    return 1 - round(probability * 65_536) / 65_536
+
+
 def test_a_feature_goes_as_a_whole() -> None:
     inputs = member_input(200)
     found = dropped(inputs)
     for row in range(200):
         for feature in range(NUM_FEATURES):
             hidden = bool((found.embedded_BFD[row, feature] == 0).all())
-            expected = torch.zeros(DIM) if hidden else inputs.embedded_BFD[row, feature] / 0.7
+            expected = torch.zeros(DIM) if hidden else inputs.embedded_BFD[row, feature] / kept_share(0.3)
             torch.testing.assert_close(found.embedded_BFD[row, feature], expected)
             assert found.first_order_BF is not None and inputs.first_order_BF is not None
-            first_order = torch.tensor(0.0) if hidden else inputs.first_order_BF[row, feature] / 0.7
+            first_order = torch.tensor(0.0) if hidden else inputs.first_order_BF[row, feature] / kept_share(0.3)
             torch.testing.assert_close(found.first_order_BF[row, feature], first_order)
 
 
@@ -47,7 +52,7 @@ def test_each_feature_of_each_row_is_hidden_by_itself(probability: float) -> Non
     num_rows = 20_000
     found = dropped(ones(num_rows), probability=probability)
     kept = torch.cat([found.dense_BN, found.embedded_BFD[:, :, 0]], dim=1)
-    torch.testing.assert_close(kept[kept != 0], torch.full_like(kept[kept != 0], 1 / (1 - probability)))
+    torch.testing.assert_close(kept[kept != 0], torch.full_like(kept[kept != 0], 1 / kept_share(probability)))
     shares = (kept != 0).float().mean(dim=0)
     torch.testing.assert_close(shares, torch.full_like(shares, 1 - probability), rtol=0, atol=4 * num_rows**-0.5)
     between_features = torch.corrcoef(kept.T) - torch.eye(NUM_DENSE + NUM_FEATURES)

@@ -46,10 +46,12 @@ SETTINGS: dict[str, list[Mapping[str, object]]] = {
     "finalmlp": [
         {"first_hidden": (6,), "second_hidden": (5, 4), "num_heads": 2, "gates": False, "first_batch_norm": True},
         {"second_hidden": (6,), "gate_hidden": (), "second_context": 0, "second_batch_norm": True},
+        {"second_hidden": (6,), "gate_hidden": (5,), "first_context": 0, "gate_dim": 2},
     ],
     "finalnet": [
         {"first_hidden": (6, 4), "second_hidden": (), "gate": False},
         {"first_hidden": (6,), "second_hidden": (5, 3), "residual": "sum", "batch_norm": False},
+        {"first_hidden": (6,), "second_hidden": (4,), "loss": "taught"},
     ],
     "gdcn": [{"structure": "stacked", "num_layers": 2, "hidden": (6, 5)}, {"num_layers": 1, "hidden": (6,)}],
     "masknet": [
@@ -57,9 +59,18 @@ SETTINGS: dict[str, list[Mapping[str, object]]] = {
         {"structure": "serial", "hidden": (6, 5), "field_norm": False},
         {"structure": "serial", "hidden": (6, 5, 3), "block_norm": False},
     ],
+    "multi_embedding": [
+        {"num_layers": 1, "interaction_hidden": (), "top_hidden": (6,)},
+        {"interaction": "mlp", "interaction_hidden": (6, 5), "top_hidden": ()},
+    ],
     "rankmixer": [
         {"num_tokens": 3, "token_dim": 6, "num_layers": 3, "expansion": 3, "pooling": "flatten", "top_hidden": ()},
         {"num_tokens": 1, "token_dim": 6, "num_layers": 1, "top_hidden": (5,)},
+    ],
+    "tabm": [
+        {"heads": 3, "hidden": (6, 5)},
+        {"heads": 3, "hidden": (6, 5), "structure": "mini"},
+        {"heads": 1, "hidden": (6,)},
     ],
     "wukong": [
         {"num_fm_vectors": 2, "num_linear_vectors": 3, "rank": 2, "fm_hidden": (6,), "top_hidden": (), "num_layers": 1},

@@ -14,7 +14,7 @@ from torch import nn
 
 from configs.section import ArchConfig
 from modules import members
-from modules.contracts import MemberInput
+from modules.contracts import MemberInput, over_heads
 from modules.layers.dropout import Dropout
 from modules.seeding import seeded
 from tests.unit.modules.small import DIM, NUM_DENSE, NUM_FEATURES, member_input, pick
@@ -127,9 +127,13 @@ def test_a_member_builds_from_its_defaults(kind: str) -> None:
 @pytest.mark.parametrize("num_rows", [0, 1, B])
 @pytest.mark.parametrize("kind", members.kinds())
 def test_a_member_gives_one_logit_a_row(kind: str, num_rows: int) -> None:
-    logits = build(kind)(inputs_of(kind, num_rows))
-    assert logits.shape == (num_rows,)
-    assert logits.dtype == torch.float32
+    member, inputs = build(kind), inputs_of(kind, num_rows)
+    in_training, logits = member(inputs), member.eval()(inputs)
+    assert in_training.shape[:1] == logits.shape == (num_rows,)
+    assert in_training.dtype == logits.dtype == torch.float32
+    if in_training.dim() > 1:  # one for each head
+        assert in_training.dim() == 2
+        torch.testing.assert_close(over_heads(in_training), logits)
 
 
 @pytest.mark.parametrize("width", [0, -8])
@@ -159,7 +163,7 @@ def test_every_parameter_and_every_input_moves_the_loss(kind: str, num_dense: in
     unmoved = idle(member, inputs_of(kind, B, num_dense=num_dense, num_features=num_features))
     # Of a single field there are no pairs, and a member of pairs alone has no use for its embedding.
     assert unmoved == [] or (num_features == 1 and unmoved == ["input 1"])
-    assert member(inputs_of(kind, 0, num_dense=num_dense, num_features=num_features)).shape == (0,)
+    assert len(member(inputs_of(kind, 0, num_dense=num_dense, num_features=num_features))) == 0
 
 
 @pytest.mark.parametrize("kind", members.kinds())
@@ -227,7 +231,7 @@ def test_dropout_acts_in_training_alone(kind: str, key: str) -> None:
         layer.reseed(seed)
     first, again = dropping(inputs), dropping(inputs)
     assert torch.equal(first, again)
-    assert not torch.equal(first, plain(inputs))
+    assert not torch.equal(over_heads(first), plain(inputs))
 
 
 # A bfloat16 value is rounded to 8 bits, an error of up to 2^-9 of it. Layers round their inputs, weights and outputs,

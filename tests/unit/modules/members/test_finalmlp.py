@@ -24,18 +24,21 @@ FRAPPE: dict[str, object] = {
     "gate_hidden": (400,),
     "first_context": 0,
     "second_context": 1,
+    "gate_dim": 10,
     "num_heads": 5,
 }
 
 
 def logit(weights: dict[str, plain.Vector], dense: plain.Vector, fields: plain.Vector, config: Config) -> float:
-    x = np.array([*dense, *fields.reshape(-1)])
+    streams_dim = fields.shape[1] - config.gate_dim
+    contexts = fields[:, streams_dim:] if config.gate_dim else fields
+    x = np.array([*dense, *fields[:, :streams_dim].reshape(-1)])
     outputs = []
     for at, name in enumerate(("first", "second")):
         view = x
         if config.gates:
             field = getattr(config, f"{name}_context")
-            context = weights[f"gates.{at}.context"][0] if field is None else fields[field]
+            context = weights[f"gates.{at}.context"][0] if field is None else contexts[field]
             raw = plain.mlp(
                 weights,
                 f"gates.{at}.network.layers",
@@ -72,6 +75,7 @@ def logit(weights: dict[str, plain.Vector], dense: plain.Vector, fields: plain.V
         {"gates": False, "num_heads": 2, "second_batch_norm": True},
         {"first_context": 2, "second_context": 0, "gate_hidden": (4, 3), "num_heads": 2, "first_batch_norm": True},
         {"second_context": 1, "gate_hidden": ()},
+        {"first_context": 1, "gate_dim": 2},
     ],
     ids=str,
 )
@@ -85,7 +89,7 @@ def test_the_member_is_its_equation(num_dense: int, keys: Mapping[str, object]) 
 
 
 def test_it_has_the_published_number_of_parameters_on_frappe_but_for_the_gates_tables() -> None:
-    member = Config(kind="finalmlp", **FRAPPE).build(num_dense=0, num_features=10, dim=10)  # type: ignore[arg-type]
+    member = Config(kind="finalmlp", **FRAPPE).build(num_dense=0, num_features=10, dim=20)  # type: ignore[arg-type]
     # As published there is a padding row in each of ten tables, and a second table of users and one of items.
     tables, padding, gate_tables = 5389 * 10, 10 * 10, (956 + 4084) * 10
     assert sum(weight.numel() for weight in member.parameters()) + tables + padding + gate_tables == 253_392
@@ -109,12 +113,29 @@ def test_each_stream_has_its_own_dropout() -> None:
     assert names["second.layers.2"] == "Dropout(probability=0.5)"
 
 
-def test_a_context_that_is_no_field_is_refused_when_the_fields_are_known() -> None:
-    config = Config(kind="finalmlp", first_context=3, second_context=2)
-    config.build(num_dense=0, num_features=4, dim=4)
+@pytest.mark.parametrize(
+    ("keys", "shape", "sentence"),
+    [
+        (
+            {"first_context": 3, "second_context": 2},
+            {"num_features": 3, "dim": 4},
+            "first_context: 3 is no field; this member sees 3, counted from 0",
+        ),
+        (
+            {"first_context": 0, "gate_dim": 4},
+            {"num_features": 4, "dim": 4},
+            "gate_dim: 4 columns of 4 leave the streams none; give tables of more",
+        ),
+    ],
+)
+def test_what_the_inputs_cannot_give_is_refused_when_they_are_known(
+    keys: Mapping[str, int], shape: Mapping[str, int], sentence: str
+) -> None:
+    config = Config(kind="finalmlp", **keys)  # type: ignore[arg-type]
+    config.build(num_dense=0, num_features=4, dim=5)
     with pytest.raises(ValueError) as refused:
-        config.build(num_dense=0, num_features=3, dim=4)
-    assert str(refused.value) == "first_context: 3 is no field; this member sees 3, counted from 0"
+        config.build(num_dense=0, **shape)
+    assert str(refused.value) == sentence
 
 
 @pytest.mark.parametrize(
@@ -134,6 +155,8 @@ def test_a_context_that_is_no_field_is_refused_when_the_fields_are_known() -> No
             {"gates": False, "second_context": 0},
             "second_context: without gates nothing reads it; remove it, or set gates = true",
         ),
+        ({"gate_dim": 2}, "gate_dim: no gate reads a field; give first_context or second_context, or remove it"),
+        ({"first_context": 0, "gate_dim": -2}, "gate_dim: -2 must not be negative"),
     ],
 )
 def test_senseless_keys_are_refused(keys: Mapping[str, object], sentence: str) -> None:

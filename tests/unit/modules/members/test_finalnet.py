@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modules.contracts import over_heads
 from modules.members.finalnet import Config, FieldGate
 from tests.unit.modules import plain
 from tests.unit.modules.small import member_input
@@ -66,6 +67,21 @@ def test_the_member_is_its_equation(num_dense: int, second: tuple[int, ...], key
     np.testing.assert_allclose(member(inputs).detach().numpy(), expected, rtol=0, atol=1e-10)
 
 
+def test_taught_blocks_are_heads_in_training_alone() -> None:
+    plain_member, taught = (
+        Config(kind="finalnet", first_hidden=(8, 6), second_hidden=(4,), loss=loss).build(
+            num_dense=NUM_DENSE, num_features=NUM_FEATURES, dim=DIM
+        )
+        for loss in ("mean", "taught")
+    )
+    taught.load_state_dict(plain_member.state_dict())
+    inputs = member_input(6, num_dense=NUM_DENSE, num_features=NUM_FEATURES, dim=DIM)
+    heads = taught(inputs)
+    assert heads.shape == (6, 2) and not torch.equal(heads[:, 0], heads[:, 1])
+    assert torch.equal(over_heads(heads), plain_member(inputs))
+    assert torch.equal(taught.eval()(inputs), plain_member.eval()(inputs))
+
+
 @pytest.mark.parametrize(
     ("published", "keys"),
     [
@@ -103,6 +119,10 @@ def test_each_block_has_its_own_dropout() -> None:
         (
             {"second_hidden": (), "second_dropout": 0.5},
             "second_dropout: without second_hidden there is no second block to act on; remove it",
+        ),
+        (
+            {"second_hidden": (), "loss": "taught"},
+            'loss: "taught" needs the two blocks whose mean teaches them; give second_hidden, or take "mean"',
         ),
     ],
 )

@@ -205,6 +205,17 @@ def test_losses_that_tie_members_are_in_it_without_the_other_ranks(loss: str, tm
     assert trace_dense(task, rows=ROWS, num_dense=NUM_DENSE, trains=False).num_ops < plain.num_ops
 
 
+@pytest.mark.parametrize("stacked", ["false", "true"])
+def test_what_heads_are_taught_is_in_it(stacked: str, tmp_path: Path) -> None:
+    mean, taught = (
+        built(tmp_path, ensemble("finalnet", "copies = 2", keys=keys, dense=f"batch_copies = {stacked}"))
+        for keys in ("", ', loss = "taught"')
+    )
+    found, without = (trace_dense(task, rows=ROWS, num_dense=NUM_DENSE, trains=True) for task in (taught, mean))
+    assert found == run_for_real(taught, ROWS, trains=True)
+    assert found.num_ops > without.num_ops and found.flops == without.flops
+
+
 def test_no_memory_is_taken_and_the_task_is_left_as_it_is(tmp_path: Path) -> None:
     text = ensemble("dcn_v2", "copies = 2", keys=", hidden = [30000, 10000], batch_norm = true, dropout = 0.1")
     with torch.device("meta"):

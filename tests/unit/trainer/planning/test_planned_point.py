@@ -180,6 +180,14 @@ def test_which_member_the_dense_part_is_of() -> None:
     assert point.dense_shares["wide"] > 0.8 > 0.05 > point.dense_shares["solo_1"]
 
 
+def test_bounding_the_tables_gradients_is_work_of_the_optimizers() -> None:
+    words = ("--tables.own.placement=data_parallel",)
+    free, clipped = point_of(*words).step, point_of(*words, "--tables.own.clip_norm=1").step
+    assert free is not None
+    assert clipped is not None
+    assert [part for part, seconds in clipped.parts.items() if seconds > free.parts[part]] == ["optimizer"]
+
+
 def test_ranks_of_a_part_of_a_cpu_host_share_all_of_its_memory() -> None:
     assert point_of(world_size=2).capacity_bytes == 2 * point_of(world_size=4).capacity_bytes
 

@@ -19,7 +19,7 @@ from sharding.dense_gradients import DenseGradients
 from trainer.lazy_adam import LazyAdam
 from trainer.optimizers import _REPLICATED_RULES, _RULES, MemberRule, _arguments
 from trainer.planning.operations import Operations
-from trainer.planning.update_work import VALUES_MOVED, member_updates, rule_passes, table_update
+from trainer.planning.update_work import VALUES_MOVED, clipping, member_updates, rule_passes, table_update
 
 SHAPES = [(7, 5), (6, 4), (9,)]
 
@@ -58,6 +58,13 @@ def test_tables_rules(rule: str, l2: float) -> None:
     assert isinstance(optimizer, LazyAdam) == (rule == "adam")
     work = table_update(rule, num_rows=70, dim=8, touched_rows=6, device="cpu", l2=l2)
     assert second_step(optimizer) == work.passes
+
+
+def test_clipping_the_tables_of_a_group() -> None:
+    tables = parameters((70, 8), (30, 4))
+    with Operations() as operations:
+        nn.utils.clip_grad_norm_(tables, 1e-3)
+    assert operations.passes == clipping([560, 120]).passes
 
 
 def test_the_documented_bytes_of_a_value() -> None:

@@ -47,6 +47,12 @@ def test_a_curve_of_that_form_is_found_again(limit: float, scale: float, exponen
     assert fit.residual < 1e-3 * abs(scale) and not fit.is_at_edge
 
 
+def test_a_curve_is_found_again_at_sizes_with_gaps() -> None:
+    sizes = [1, 2, 4, 8, 16]
+    fit = fit_curve(0.44 + 0.03 / np.array(sizes) ** 0.8, sizes=sizes)
+    assert fit.exponent == pytest.approx(0.8, rel=0.005) and fit.limit == pytest.approx(0.44, abs=3e-4)
+
+
 def test_the_fit_is_scipys_least_squares() -> None:
     sizes = np.arange(1, 11)
     noisy = 0.45 + 0.03 / sizes**0.9 + np.random.default_rng(2).normal(0, 2e-4, 10)

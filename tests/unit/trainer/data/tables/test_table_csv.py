@@ -175,22 +175,25 @@ def test_without_labels_the_column_need_not_be_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("time_format", "value", "hour", "weekday"),
+    ("time_format", "value", "hour", "weekday", "is_weekend"),
     [
-        ("%y%m%d%H", "14102107", 7, 2),  # a Tuesday
-        ("%Y-%m-%d %H:%M:%S", "2014-10-26 23:59:59", 23, 7),
-        ("unix_seconds", "0", 0, 4),
-        ("unix_seconds", "-1", 23, 3),
+        ("%y%m%d%H", "14102107", 7, 2, 0),  # a Tuesday
+        ("%y%m%d%H", "14102423", 23, 5, 0),
+        ("%y%m%d%H", "14102500", 0, 6, 1),
+        ("%Y-%m-%d %H:%M:%S", "2014-10-26 23:59:59", 23, 7, 1),
+        ("unix_seconds", "0", 0, 4, 0),
+        ("unix_seconds", "-1", 23, 3, 0),
     ],
 )
-def test_parts_of_a_time(time_format, value, hour, weekday):
+def test_parts_of_a_time(time_format, value, hour, weekday, is_weekend):
     parts = {
         part: CategoricalFeature(column="user", time_format=time_format, part_of_time=part)
-        for part in ("hour", "weekday")
+        for part in ("hour", "weekday", "is_weekend")
     }
     table = CsvTable(TableSchema(table=TableFiles(format="csv"), categorical=parts))
     rows = _parse(f"1,7,{value},a,x,1,old\n1,7,noon,a,x,1,old\n1,7,,a,x,1,old\n1,7,{10**18},a,x,1,old\n", table)
-    assert rows.values.tolist() == [[hour, 0], [weekday, 0]] and rows.missing.tolist() == [[False, True]] * 2
+    assert rows.values.tolist() == [[hour, 0], [weekday, 0], [is_weekend, 0]]
+    assert rows.missing.tolist() == [[False, True]] * 3
     assert [(bad.line, bad.reason) for bad in rows.bad] == [
         (1, "hour is not a time as time_format has it"),
         (3, "hour is not a time as time_format has it"),

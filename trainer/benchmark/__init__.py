@@ -1,0 +1,1 @@
+"""Benchmarks: trainings on public data, merged and judged, one page each."""

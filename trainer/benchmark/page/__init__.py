@@ -1,0 +1,1 @@
+"""The page of a benchmark: its words, tables and charts, and the same figures for programs."""
