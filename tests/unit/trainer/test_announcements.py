@@ -1,15 +1,19 @@
-"""The table of figures at the end of a run."""
+"""The table of figures at the end of a run, and advice at its start."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from configs.schema import Run
 from tests.support.made_predictions import made_predictions
-from trainer.announcements import metrics_of, quality_table
+from trainer import announcements
+from trainer.announcements import metrics_of, quality_table, say_where_bf16_is_slow
 from trainer.metrics.exact import metrics_of_logits
 from trainer.predictions.manifest import PredictionManifest
+from trainer.runtime import Runtime
 
 
 def test_a_line_per_column_lined_up() -> None:
@@ -32,3 +36,14 @@ def test_figures_of_a_manifest_are_those_of_its_columns(tmp_path: Path) -> None:
     figures = metrics_of(manifest)
     assert list(figures) == ["deep", "merged"]
     assert repr(figures["deep"]) == repr(metrics_of_logits(labels, logits)), "NaN where one is not defined"
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_kernels", "says"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+)
+def test_bf16_is_advised_against_where_the_cpu_emulates_it(
+    precision: str, has_kernels: bool, says: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(announcements, "has_bf16_kernels", lambda: has_kernels)
+    say_where_bf16_is_slow(precision, runtime=Runtime(Run(device="cpu")))
+    assert ("'fp32' is faster" in capsys.readouterr().out) == says
