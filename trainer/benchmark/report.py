@@ -111,7 +111,8 @@ def report(
 def machine_name() -> str:
     """This machine in a few words."""
     here = machine()
-    name = f"{here['processor']}, {here['cores']} cores"
+    kernels = torch.backends.cpu.get_cpu_capability()  # figures of machines with others agree less closely
+    name = f"{here['processor']}, {here['cores']} cores, {kernels}"
     if torch.cuda.is_available():
         name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {name}"
     return f"{name}, torch {torch.__version__}"
