@@ -120,6 +120,18 @@ def room(values: Sequence[float], bars: Sequence[Interval] = ()) -> tuple[float,
     return low - 0.06 * spread, high + 0.06 * spread
 
 
+def without_far(values: Sequence[float]) -> list[float]:
+    """The values without those so far off that the others would fill a quarter of the axis or less."""
+    kept = sorted(values)
+    while len(kept) > 3:
+        spread = kept[-1] - kept[0]
+        rest = min((kept[1:], kept[:-1]), key=lambda part: part[-1] - part[0])
+        if rest[-1] - rest[0] > spread / 4:
+            break
+        kept = rest
+    return kept
+
+
 def apart(wanted: Sequence[float], *, least: float, low: float, high: float) -> list[float]:
     """Places for labels near those wanted, at least so far from each other, between low and high, in their order."""
     order = sorted(range(len(wanted)), key=lambda place: wanted[place])

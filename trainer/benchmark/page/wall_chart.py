@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from trainer.benchmark.page.look import GREY, Mark, apart, draw_points, new_figure, room, significant, tidy
+from trainer.benchmark.page.look import GREY, Mark, apart, draw_points, new_figure, room, significant, tidy, without_far
 from trainer.benchmark.report import Report
 
 _PANELS = (("log_loss_nats", "log loss, nats\n(lower is better)"), ("auc", "AUC\n(higher is better)"))
@@ -17,7 +17,10 @@ _LABEL_INCHES = 0.17
 
 
 def wall_chart(report: Report, *, marks: Mapping[str, Mark]) -> Figure:
-    """Log loss and AUC against multiply-adds a row; strategies are named on the right, beside their last point."""
+    """Log loss and AUC against multiply-adds a row; strategies are named on the right, beside their last point.
+
+    What is so far off that the others would be a line (weights of independent trainings averaged) is off the panels.
+    """
     names = [name for name in report.benchmark.strategies if report.of(name)]
     upper = max(4.2, 1.0 + _LABEL_INCHES * len(names))
     figure = new_figure(10.5, upper + 3.4)
@@ -34,7 +37,8 @@ def wall_chart(report: Report, *, marks: Mapping[str, Mark]) -> Figure:
             draw_points(axes, costs, [point.interval(metric) for point in points], mark=marks[name], label=name)
         intervals = [point.interval(metric) for point in report.points]
         levels = [getattr(found, metric) for found in report.baselines.values()]
-        axes.set_ylim(*room([*levels, *(one.value for one in intervals)], intervals))
+        shown = without_far([*levels, *(one.value for one in intervals)])
+        axes.set_ylim(*room(shown, [one for one in intervals if shown[0] <= one.value <= shown[-1]]))
         axes.yaxis.get_major_formatter().set_useOffset(False)
     panels[1].set_xscale("log")
     _cost_axis(panels[1], [point.cost.multiply_adds for point in report.points])
@@ -72,15 +76,21 @@ def _cost_axis(axes: Any, costs: list[int]) -> None:
 
 
 def _names(axes: Any, report: Report, *, names: list[str], marks: Mapping[str, Mark]) -> None:
-    """Each strategy's title right of the panel, at the height of its last point, with a thin line to it."""
+    """Each strategy's title right of the panel, at the height of its last point, with a thin line to it.
+
+    A point that is off the panel has its figure beside the title, and the line ends at the edge.
+    """
     low, high = axes.get_ylim()
-    ends = [(point.cost.multiply_adds, point.interval("log_loss_nats").value) for point in map(_last(report), names)]
+    values = [report.of(name)[-1].interval("log_loss_nats").value for name in names]
+    costs = [report.of(name)[-1].cost.multiply_adds for name in names]
+    ends = [(cost, min(max(value, low), high)) for cost, value in zip(costs, values, strict=True)]
     least = 1.15 * (high - low) * _LABEL_INCHES / max(4.2, 1.0 + _LABEL_INCHES * len(names))
     places = apart([value for _, value in ends], least=least, low=low, high=high)
-    for name, end, place in zip(names, ends, places, strict=True):
+    for name, value, end, place in zip(names, values, ends, places, strict=True):
         size = report.of(name)[-1].size
+        title = report.benchmark.strategies[name].title + (f", K = {size}" if size > 1 else "")
         axes.annotate(
-            report.benchmark.strategies[name].title + (f", K = {size}" if size > 1 else ""),
+            title if low <= value <= high else f"{title}: {value:.3f}, off the panel",
             end,
             xycoords="data",
             xytext=(1.03, place),
@@ -100,10 +110,6 @@ def _names(axes: Any, report: Report, *, names: list[str], marks: Mapping[str, M
         )
 
 
-def _last(report: Report) -> Any:
-    return lambda name: report.of(name)[-1]
-
-
 def _legend(figure: Figure, report: Report, *, marks: Mapping[str, Mark]) -> None:
     families: dict[str, Mark] = {}
     for name, strategy in report.benchmark.strategies.items():
@@ -112,4 +118,4 @@ def _legend(figure: Figure, report: Report, *, marks: Mapping[str, Mark]) -> Non
         Line2D([], [], color=mark.colour, marker=mark.marker, markersize=6, linewidth=1.3, label=family)
         for family, mark in families.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False, fontsize=9)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from trainer.analysis.intervals import Interval
 from trainer.benchmark.page import look
-from trainer.benchmark.page.look import apart, half_widths, new_figure, room, save, strategy_marks
+from trainer.benchmark.page.look import apart, half_widths, new_figure, room, save, strategy_marks, without_far
 
 
 def test_labels_keep_their_order_and_their_distance() -> None:
@@ -60,3 +60,12 @@ def test_a_large_drawing_becomes_a_png_and_the_other_file_goes(tmp_path: Path, m
     monkeypatch.setattr(look, "LARGEST_BYTES", 100)
     assert save(drawing, stem) == f"{stem}.png"
     assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
+
+
+def test_a_value_that_would_make_the_others_a_line_is_left_out() -> None:
+    near = [0.48, 0.485, 0.49, 0.495]
+    assert without_far([0.69, *near]) == near
+    assert without_far([-3.0, *near, 0.69]) == near
+    assert without_far([0.53, *near]) == [*near, 0.53], "the others take up more than a quarter"
+    assert without_far([2.0, 2.0, 2.0, 9.0]) == [2.0, 2.0, 2.0]
+    assert without_far([1.0]) == [1.0]
