@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import torch
@@ -32,10 +31,11 @@ def votes_of_two_threads(runtime: Runtime) -> tuple[object, object, bool]:
     """The main thread votes 200 times while another one's votes wait for a late rank."""
     side = runtime.open_side_group()
     found: list[object] = []
+    voted = threading.Event()
 
     def vote() -> None:
         if runtime.rank == 1:
-            time.sleep(1.0)
+            voted.wait()
         found.append(ask_everything(side, runtime.rank))
 
     thread = threading.Thread(target=vote)
@@ -43,6 +43,8 @@ def votes_of_two_threads(runtime: Runtime) -> tuple[object, object, bool]:
     for step in range(200):
         assert runtime.gather((step, runtime.rank)) == [(step, rank) for rank in range(runtime.world_size)]
     waited = thread.is_alive()
+    runtime.gather(waited)  # both have looked
+    voted.set()
     thread.join()
     return found[0], ask_everything(runtime.ranks, runtime.rank), waited
 
