@@ -16,7 +16,9 @@ from trainer.analysis.intervals import Estimate
 from trainer.benchmark.comparisons import comparisons
 from trainer.benchmark.fitted import fitted_merges
 from trainer.benchmark.page import page as page_file
+from trainer.benchmark.page.look import strategy_marks
 from trainer.benchmark.page.page import write_page
+from trainer.benchmark.page.wall_chart import wall_chart
 from trainer.benchmark.points import Figures, points
 from trainer.benchmark.report import Report
 from trainer.benchmark.stability import stabilities
@@ -102,6 +104,16 @@ def test_charts_are_small_and_name_what_they_show(written: tuple[Path, list[str]
     for wanted in ("deep", "cross", "dot", "wide", "published", "95 % interval over groups"):
         assert wanted in words["made_members"]
     assert "number of merged predictions, K" in words["made_curve"]
+
+
+def test_a_point_far_off_does_not_press_the_others_together_on_the_wall(whole: Report) -> None:
+    far = whole.of("kinds")[-1]
+    spoilt = replace(far, groups=tuple(replace(group, log_loss_nats=9.0) for group in far.groups))
+    report = replace(whole, points=[spoilt if point is far else point for point in whole.points])
+    marks = strategy_marks({name: strategy.family for name, strategy in report.benchmark.strategies.items()})
+    panel = wall_chart(report, marks=marks).axes[0]
+    assert panel.get_ylim()[1] < 1.0
+    assert f"K kinds, K = {far.size}: 9.000, off the panel" in [text.get_text() for text in panel.texts]
 
 
 def test_what_was_not_measured_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
