@@ -119,7 +119,8 @@ def train(training: Training, *, config: RunConfig, reporter: Reporter, runtime:
         training.early_stop.hold_best(False)
         training.leave_out_stopped()
     waiting = prefetched(made, ahead=config.data.prefetch_batches, device=runtime.device)
-    with waiting as ready, profiler, times.waits(), runtime.steps():
+    whole = training.checkpoints.ended_before_failing()
+    with waiting as ready, profiler, times.waits(), runtime.steps(), whole:
         batches = times.timed(ready)
         while not between.is_over:
             runtime.beat(f"step {progress.step + 1}")

@@ -77,8 +77,9 @@ class Reporter:
         plain = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
         line = json.dumps({"step": step, "seconds": round(time.monotonic() - self._started, 3), **plain})
         self._lines.append(line)
-        for key, value in scalars.items():
-            self._board.add_scalar(key, value, step)
+        with storage.naming(storage.join(self.folder, TENSORBOARD_NAME)):
+            for key, value in scalars.items():
+                self._board.add_scalar(key, value, step)
 
     def close(self) -> None:
         """Flushes what is buffered."""

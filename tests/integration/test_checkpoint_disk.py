@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +18,9 @@ from tests.support.small_disk import resize
 from tests.support.state import assert_bit_equal
 from tests.support.training import train_run
 from tests.unit.trainer.ranks import one_rank
+from trainer import loop
 from trainer.checkpoints.manifest import read_manifest, verify
+from trainer.checkpoints.state_files import StateWriter
 from trainer.failures import guard
 from trainer.main import main
 
@@ -45,3 +52,37 @@ def test_a_full_disk(
             verify(read_manifest(str(checkpoints / name)), ranks=runtime.ranks)
         uninterrupted, _ = train_run(runtime, small_run(EVERY), str(tmp_path / "other"))
     assert_bit_equal(resumed, uninterrupted)
+
+
+def test_a_disk_full_for_the_log_while_a_checkpoint_is_written(
+    small_disk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of step 4 fails first; the checkpoint of step 2 is removed nevertheless."""
+    resize(small_disk, "2m")
+    run, log = small_disk / "run", loop._BetweenSteps._log
+    full, logged = threading.Event(), threading.Event()
+
+    def fill(*_: object) -> None:
+        with (run / "checkpoints" / "step_0000000002" / "state" / "rank_0_0.safetensors").open("wb") as file:
+            try:
+                while True:
+                    os.write(file.fileno(), bytes(4096))
+            except OSError:
+                full.set()
+                assert logged.wait(60)
+                time.sleep(1)  # a run that did not wait would have ended
+                raise
+
+    def log_once_full(*words: Any) -> None:
+        assert full.wait(60)
+        try:
+            log(*words)
+        finally:
+            logged.set()
+
+    monkeypatch.setattr(StateWriter, "write_data", fill)
+    monkeypatch.setattr(loop._BetweenSteps, "_log", log_once_full)
+    assert guard(main, ["--config", str(SMALL_PATH), f"--run.folder={run}", EVERY]) == 1
+    said = capfd.readouterr().err
+    assert re.fullmatch(rf"error: {run}/(usage\.json|metrics\.jsonl): No space left on device\n", said), said
+    assert not list((run / "checkpoints").iterdir())

@@ -23,7 +23,8 @@ def mounted(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # A run that failed may still hold a file open.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def resize(disk: Path, size: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from torch.distributed.checkpoint.api import CheckpointException
 
 from configs.errors import CheckpointError, ChorusError
 from trainer.failures import lost_a_peer
 
+T = TypeVar("T")
 
-def one_sentence(what: str, do: Callable[[], Any]) -> None:
-    """Runs a save or load; what fails on any rank is one sentence with the rank.
+
+def one_sentence(what: str, do: Callable[[], T]) -> T:
+    """Runs a save or load and gives what it gives; what fails on any rank is one sentence with the rank.
 
     Raises:
         CheckpointError: the checkpoint does not hold what it should.
@@ -20,7 +22,7 @@ def one_sentence(what: str, do: Callable[[], Any]) -> None:
         KeyboardInterrupt: a rank was asked to stop.
     """
     try:
-        do()
+        return do()
     except CheckpointException as error:  # not an Exception; it carries what ended any rank, interrupts included
         rank, (cause, _) = next(iter(error.failures.items()))
         if isinstance(cause, KeyboardInterrupt | SystemExit):

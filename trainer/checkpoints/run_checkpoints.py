@@ -9,7 +9,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -36,7 +36,10 @@ from trainer.checkpoints.manifest import (
 from trainer.checkpoints.pieces import SavePlanner, State
 from trainer.checkpoints.staging import Staging
 from trainer.checkpoints.state_files import StateWriter
+from trainer.failures import lost_a_peer
 from trainer.votes import Ranks
+
+_IDLE_SECONDS = 30.0  # for which a run that fails waits for a checkpoint that does not move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,27 @@ class RunCheckpoints:
                 futures.wait([writing], timeout=1.0)
             writing.result()
 
+    @contextlib.contextmanager
+    def ended_before_failing(self) -> Iterator[None]:
+        """A block whose failure first lets the checkpoint being written end: whole, or removed for want of room.
+
+        Not where a rank is lost, without which none can end, nor on Ctrl-C.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not lost_a_peer(error):
+                self._let_end()
+            raise
+
+    def _let_end(self) -> None:
+        blocks, moved_at = self._blocks_written, time.monotonic()
+        while self._writing is not None and not self._writing.done() and time.monotonic() < moved_at + _IDLE_SECONDS:
+            self._ranks.beat("ending a checkpoint before failing")
+            futures.wait([self._writing], timeout=1.0)
+            if blocks != self._blocks_written:
+                blocks, moved_at = self._blocks_written, time.monotonic()
+
     def _count_block(self) -> None:
         self._blocks_written += 1
 
@@ -126,22 +150,30 @@ class RunCheckpoints:
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def _write(self, snapshot: Snapshot, began: float) -> None:
-        """Files, then the vote of all ranks, then the manifest."""
+        """Files, then the vote of all ranks, then the manifest; what cannot be finished is removed."""
         ranks = self._ranks
         folder = storage.join(self.folder, _name(snapshot.facts["step"]))
         state = storage.join(folder, STATE_NAME)
         ranks.from_main(lambda: self._start(folder))
         writer = StateWriter(state, on_block=self._count_block)
-        try:
-            one_sentence(
-                f"save {folder}",
-                lambda: dcp.save(
-                    dict(snapshot.state),
-                    storage_writer=writer,
-                    planner=SavePlanner(),
-                    process_group=ranks.process_group,
-                ),
+        facts = dict(snapshot.facts) | {"world_size": ranks.world_size, "watched": self._watched}
+
+        def complete() -> int:
+            files = {storage.join(STATE_NAME, name): proof for name, proof in writer.files.items()}
+            for name, text in snapshot.texts.items():
+                storage.write_text(storage.join(folder, name), text)
+                files[name] = proof_of(storage.join(folder, name))
+            write_manifest(CheckpointManifest(folder=folder, files=files, **facts))
+            return sum(proof["num_bytes"] for proof in files.values())
+
+        def write() -> int:
+            dcp.save(
+                dict(snapshot.state), storage_writer=writer, planner=SavePlanner(), process_group=ranks.process_group
             )
+            return int(ranks.from_main(complete))
+
+        try:
+            num_bytes = one_sentence(f"save {folder}", write)
         except ChorusError as error:  # nothing was refused: the disk or a rank failed
             with contextlib.suppress(OSError):
                 ranks.from_main(functools.partial(storage.remove_tree, folder))  # its room may be what is missing
@@ -149,14 +181,7 @@ class RunCheckpoints:
             raise ChorusError(f"{error}{storage.room(self.folder) if is_full else ''}") from error
 
         def finish() -> None:
-            files = {storage.join(STATE_NAME, name): proof for name, proof in writer.files.items()}
-            for name, text in snapshot.texts.items():
-                storage.write_text(storage.join(folder, name), text)
-                files[name] = proof_of(storage.join(folder, name))
-            facts = dict(snapshot.facts) | {"world_size": ranks.world_size, "watched": self._watched}
-            write_manifest(CheckpointManifest(folder=folder, files=files, **facts))
             self._forget_others(snapshot.facts["step"])
-            num_bytes = sum(proof["num_bytes"] for proof in files.values())
             print(
                 f"checkpoint: {folder}  ({num_bytes / 2**20:,.1f} MiB in {time.monotonic() - began:.1f} s)", flush=True
             )

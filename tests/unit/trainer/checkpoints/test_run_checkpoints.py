@@ -76,13 +76,13 @@ def test_an_old_one_stays_while_the_newer_is_not_whole(kept: RunCheckpoints, mon
     for step in (1, 2):
         save(kept, step)
     monkeypatch.setattr("trainer.checkpoints.manifest.storage.write_json", fails_with("no space left on device"))
-    with pytest.raises(OSError, match="no space left on device"):
-        save(kept, 3)
+    folder = Path(kept.folder) / "step_0000000003"
+    assert failure(lambda: save(kept, 3)) == f"cannot save {folder}: no space left on device (7 bytes are free there)"
+    assert not folder.exists()
     monkeypatch.undo()
     assert steps(kept) == [1, 2] and newest(kept) == 2
     save(kept, 4)
     assert steps(kept) == [2, 4]
-    assert not (Path(kept.folder) / "step_0000000003").exists()
 
 
 def test_what_was_left_unfinished_goes_before_its_room_is_needed(
@@ -297,6 +297,42 @@ def test_a_failed_background_write_is_found_out(
     _until(lambda: kept.has_failed)
     assert "no space left on device" in failure(lambda: kept.save(snapshot(2)))
     assert not kept.has_failed and steps(kept) == []
+    kept.wait()
+
+
+def test_a_run_that_fails_first_lets_the_checkpoint_end(tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk) -> None:
+    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
+    with pytest.raises(ValueError, match="a loss"), kept.ended_before_failing():
+        kept.save(snapshot(1))
+        threading.Timer(0.5, slow_disk.let_go.set).start()
+        raise ValueError("a loss")
+    assert steps(kept) == [1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Connection closed by peer")])
+def test_nobody_waits_for_a_checkpoint_that_cannot_end(
+    tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk, error: BaseException
+) -> None:
+    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
+    with pytest.raises(type(error)), kept.ended_before_failing():
+        kept.save(snapshot(1))
+        assert slow_disk.begun.wait(20)
+        raise error
+    assert steps(kept) == []
+    slow_disk.let_go.set()
+    kept.wait()
+
+
+def test_a_checkpoint_that_does_not_move_is_left(
+    tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.checkpoints.run_checkpoints._IDLE_SECONDS", 0.5)
+    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
+    with pytest.raises(ValueError, match="a loss"), kept.ended_before_failing():
+        kept.save(snapshot(1))
+        raise ValueError("a loss")
+    assert steps(kept) == []
+    slow_disk.let_go.set()
     kept.wait()
 
 
