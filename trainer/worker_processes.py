@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -29,12 +29,36 @@ def worker_processes(
 
 def new_pool(num_workers: int, *, begin: Callable[..., None], arguments: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
     """A pool in each of whose processes `begin(*arguments)` runs first."""
-    return ProcessPoolExecutor(num_workers, mp_context=_Context(), initializer=_begin, initargs=(begin, arguments))
+    return _Pool(num_workers, mp_context=_Context(), initializer=_begin, initargs=(begin, arguments))
 
 
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool that Ctrl-C cannot cut off while it starts a process: neither would end then without a traceback."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with _interrupt_held_back():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """A block at whose end Ctrl-C counts that was pressed within it."""
+    if threading.current_thread() is not threading.main_thread():  # Python interrupts no other
+        yield
+        return
+    came = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came.is_set():
+        signal.raise_signal(signal.SIGINT)
 
 
 class _Process(SpawnProcess):
