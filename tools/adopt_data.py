@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError, DataError  # noqa: E402
 from trainer.data.mlperf import TABLE_ROWS  # noqa: E402
 from trainer.data.preparing.adoption import adopt, num_rows_to_look_at  # noqa: E402
+from trainer.failures import leave
 from trainer.row_progress import RowProgress  # noqa: E402
 
 
@@ -76,4 +77,4 @@ def _table_rows(text: str | None) -> tuple[int, ...] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -38,6 +38,7 @@ from trainer.analysis.bench import scale as bench_scale
 from trainer.analysis.bench.figures import Findings, machine, table
 from trainer.analysis.bench.place import BenchPlace
 from trainer.clock import clock
+from trainer.failures import leave
 from trainer.worker_processes import num_cores
 
 _ROWS = {"parsers": 200_000, "prepare": 4_000_000, "memory": 16_000_000, "scale": 20_000_000, "loader": 4_194_304}
@@ -137,4 +138,4 @@ def _keep(path: str, section: str, findings: Findings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

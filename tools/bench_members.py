@@ -33,6 +33,7 @@ from trainer.analysis.bench.figures import machine
 from trainer.analysis.bench.member_speed import DTYPES, SpeedBench, SpeedSettings
 from trainer.analysis.bench.member_speed_table import as_json, as_text
 from trainer.clock import clock
+from trainer.failures import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,4 +119,4 @@ def _settings(options: argparse.Namespace) -> SpeedSettings:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

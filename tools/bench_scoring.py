@@ -41,6 +41,7 @@ from trainer.analysis.bench.scoring_place import DAYS, ScoringPlace, ScoringSize
 from trainer.analysis.bench.scoring_speed import SHAPES, Rounds, measure_bound, measure_members, measure_memory
 from trainer.checkpoints.stored_checkpoint import newest_checkpoint
 from trainer.clock import clock
+from trainer.failures import leave
 
 SECTIONS = ("members", "bound", "memory", "forms", "auc")
 _LEAST_ROWS = 1_000
@@ -177,4 +178,4 @@ def _keep(options: argparse.Namespace, section: str, *, marked: Sequence[str], b
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -27,6 +27,7 @@ from trainer import storage
 from trainer.analysis.baselines import BOOSTING, LOGISTIC, fit_boosting, fit_logistic, read_rows
 from trainer.analysis.comparison import draw, judge, table
 from trainer.data.reading.source import PreparedSource
+from trainer.failures import leave
 from trainer.predictions.columns import LABEL, PART, ROW
 from trainer.predictions.manifest import PredictionManifest
 from trainer.predictions.reading import Predictions
@@ -98,4 +99,4 @@ def read_predictions(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -23,6 +23,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from configs.errors import EXIT_DONE, ChorusError, DataError
 from trainer import storage
 from trainer.benchmark.agreement import agreement_text
+from trainer.failures import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,4 +65,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -25,6 +25,7 @@ from trainer.analysis.hardware_bench.measured_file import quick_warning
 from trainer.analysis.plan_comparison.comparison import as_json, check_device, compare, lines
 from trainer.analysis.plan_comparison.prediction import past_run, predicted
 from trainer.analysis.plan_comparison.run_usage import read_usage
+from trainer.failures import leave
 from trainer.planning.request import hardware_path
 
 
@@ -74,4 +75,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -68,7 +68,7 @@ from trainer.checkpoints.export import MemberExport
 from trainer.checkpoints.manifest import RUN_NAME
 from trainer.checkpoints.stored_checkpoint import StoredCheckpoint, finished
 from trainer.checkpoints.verification import checkpoints_in, refuse_damaged, total_bytes, verify_checkpoint
-from trainer.failures import guard
+from trainer.failures import guard, leave
 from trainer.merge_files import MergeFile, read_merge_file
 from trainer.row_progress import RowProgress
 
@@ -277,4 +277,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

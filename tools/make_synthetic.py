@@ -23,6 +23,7 @@ from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from trainer.data.synthetic.log_writing import LogOrder, write_log
 from trainer.data.synthetic.teacher import BASE_RATE, Teacher
 from trainer.data.synthetic.teacher_tables import TeacherTables, kaggle_tables, terabyte_tables
+from trainer.failures import leave
 from trainer.worker_processes import num_cores
 
 _KAGGLE_ROWS = 20_000
@@ -137,4 +138,4 @@ def _tables(options: argparse.Namespace) -> TeacherTables:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

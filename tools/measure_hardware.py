@@ -52,6 +52,7 @@ from trainer.analysis.hardware_bench.measured_file import (
 )
 from trainer.analysis.hardware_bench.rank_processes import RankProcesses
 from trainer.analysis.hardware_bench.sections import SECTIONS, HardwareBench, Section
+from trainer.failures import leave
 from trainer.output_files import check_output_files
 
 _START_SECONDS = 8.0  # of the processes
@@ -214,4 +215,4 @@ def _keep_points(options: argparse.Namespace, sections: Mapping[str, Section]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

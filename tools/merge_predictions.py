@@ -44,6 +44,7 @@ from trainer.analysis.merge_fitting.rule_fitting import (
     fit_rule,
 )
 from trainer.analysis.trained_rows import trained_note, trained_on
+from trainer.failures import leave
 from trainer.merge_files import FittedOn, MergeFile, read_merge_file, write_merge
 from trainer.output_files import check_output_files
 from trainer.predictions.manifest import PredictionManifest
@@ -276,4 +277,4 @@ def _say(manifest: PredictionManifest, *, output: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

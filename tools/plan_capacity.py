@@ -46,6 +46,7 @@ from rich.console import Console
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_NOTHING_FITS, ChorusError
 from trainer import quiet_libraries, storage
 from trainer.analysis.hardware_bench.measured_file import quick_warning
+from trainer.failures import leave
 from trainer.planning.page.page import write_page
 from trainer.planning.request import Request, read_request
 from trainer.planning.study import Study
@@ -184,4 +185,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

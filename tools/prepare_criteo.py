@@ -40,6 +40,7 @@ from trainer.data.preparing.dictionary import IdRule  # noqa: E402
 from trainer.data.preparing.preparation_command import add_common_flags, run_program, settings_of_flags  # noqa: E402
 from trainer.data.preparing.preparation_settings import PreparationSettings, VocabularyChoice  # noqa: E402
 from trainer.data.preparing.splits import Split  # noqa: E402
+from trainer.failures import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,4 +133,4 @@ def _mlperf(options: argparse.Namespace, inputs: Sequence[str]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

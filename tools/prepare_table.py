@@ -44,6 +44,7 @@ from trainer.data.preparing.preparation_command import add_common_flags, run_pro
 from trainer.data.preparing.preparation_settings import PreparationSettings  # noqa: E402
 from trainer.data.tables.table_csv import CsvTable  # noqa: E402
 from trainer.data.tables.table_parquet import ParquetTable  # noqa: E402
+from trainer.failures import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,4 +87,4 @@ def table_format(path: str, *, has_labels: bool) -> CsvTable | ParquetTable:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

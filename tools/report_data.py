@@ -20,6 +20,7 @@ from configs.errors import EXIT_DONE, EXIT_FAILURE, ChorusError, ConfigError
 from trainer import storage
 from trainer.analysis.data_report.page import page, table
 from trainer.analysis.data_report.report import report
+from trainer.failures import leave
 from trainer.worker_processes import num_cores
 
 JSON_NAME = "report.json"
@@ -79,4 +80,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -29,6 +29,7 @@ from trainer import storage
 from trainer.analysis.ensemble_report.page import page
 from trainer.analysis.ensemble_report.report import DEFAULT_MAX_ROWS, Asked, report
 from trainer.analysis.ensemble_report.terminal import show
+from trainer.failures import leave
 from trainer.output_files import check_output_files
 from trainer.predictions.reading import Predictions
 
@@ -98,4 +99,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -39,6 +39,7 @@ from trainer.benchmark.preparing import prepare, prepared_folders
 from trainer.benchmark.report import report
 from trainer.benchmark.running import Runner
 from trainer.clock import clock
+from trainer.failures import leave
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "configs" / "benchmarks"
@@ -159,4 +160,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -32,6 +32,7 @@ from trainer.analysis.reliability.processes import interrupt_on_sigterm
 from trainer.analysis.reliability.soak import Soak, SoakSettings, soak_words
 from trainer.analysis.reliability.soak_log import SoakCounts, summary
 from trainer.command_line import DEFAULT_CONFIG
+from trainer.failures import leave
 
 SUMMARY_NAME = "summary"
 _KINDS = "of kills, of " + "; ".join(f"{kind}: {meaning}" for kind, meaning in MEANINGS.items()) + " (default: all)"
@@ -101,4 +102,4 @@ def _report(counts: SoakCounts, settings: SoakSettings, *, command: str) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -25,6 +25,7 @@ from trainer import storage
 from trainer.analysis.bench.figures import machine
 from trainer.analysis.reliability.processes import interrupt_on_sigterm
 from trainer.analysis.reliability.scoring_soak import ScoringSoak, ScoringSoakSettings
+from trainer.failures import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,4 +76,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

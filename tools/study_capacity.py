@@ -36,6 +36,7 @@ from trainer.analysis.plan_comparison.study_points import study_points, uncalibr
 from trainer.analysis.plan_comparison.study_report import as_json, draw, markdown
 from trainer.analysis.plan_comparison.study_runs import Study
 from trainer.clock import clock
+from trainer.failures import leave
 from trainer.planning.request import hardware_path
 
 SECTIONS = ("measure", "fit", "report")
@@ -121,4 +122,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

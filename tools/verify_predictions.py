@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.errors import EXIT_DONE, EXIT_FAILURE, EXIT_INTERRUPTED, ChorusError
+from trainer.failures import leave
 from trainer.predictions.manifest import PredictionManifest
 from trainer.predictions.unfinished_job import check_folder, how_far
 from trainer.predictions.verification import verify_predictions
@@ -73,4 +74,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -126,6 +126,7 @@ def guard(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 def leave(code: int) -> NoReturn:
     """Ends the process with this code, after all that Python does at its end but taking itself apart.
 
+    That takes 1 to 2 s where torch and TorchRec are loaded, for nothing.
     A thread that comes back from a library into an interpreter that is being taken apart is ended by CPython
     (pthread_exit up to 3.13). Where C++ frames of the library lie on its stack, as with the threads of gloo, of
     autograd or a daemon thread inside a torch operation, that ends the whole process: "terminate called without an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -84,10 +85,15 @@ def _serve(rank: int, world_size: int, local_world_size: int, port: int, connect
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
+    # Collecting between imports finds nothing, and later on the collector need not go through what they made.
+    gc.disable()
+    import trainer.assembly  # noqa: F401
     from configs.schema import Run
     from trainer.failures import leave
     from trainer.runtime import Runtime
 
+    gc.freeze()
+    gc.enable()
     with Runtime(Run(timeout_seconds=60, device="cpu")) as runtime:
         while (job := connection.recv()) is not None:
             function, args = job
