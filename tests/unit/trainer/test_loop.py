@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -20,6 +21,7 @@ import pytest
 from configs.command import TRAIN, parse_command
 from configs.errors import ChorusError
 from configs.schema import RunConfig
+from trainer import loop
 from trainer.assembly import AssembledTraining, assemble_training
 from trainer.command_line import training_config
 from trainer.data.reading import loading
@@ -137,6 +139,22 @@ def test_the_step_line_says_what_share_of_the_time_went_into_waiting_for_data(
     assert 0.3 < waited <= 1.0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 6/6")]
     assert f"rows/s  data {waited:.0%}  ETA" in line
+
+
+@pytest.mark.parametrize("pipeline", ["plain", "sparse_dist"])
+def test_steps_leave_the_garbage_collector_nothing(
+    tmp_path: Path, runtime: Runtime, pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a batch would be held until it runs, which is seldom."""
+    after_step, found = loop._BetweenSteps.after_step, []
+
+    def count(*arguments: Any, **keys: Any) -> None:
+        after_step(*arguments, **keys)
+        found.append(gc.collect())
+
+    monkeypatch.setattr(loop._BetweenSteps, "after_step", count)
+    Run(tmp_path, runtime, f"--train.pipeline={pipeline}", "--train.until={steps = 9}", "--train.log_every.steps=100")
+    assert found[3:8] == [0] * 5  # the first ones build, the last one evaluates
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

@@ -138,13 +138,14 @@ def test_data_is_the_time_to_get_the_next_item(now: list[float]) -> None:
 
 def test_data_is_what_the_consumer_waits_and_not_what_the_making_takes() -> None:
     times = StepTimes(CPU)
-    asked = threading.Event()
+    asked, made = threading.Event(), threading.Event()
 
     def slow() -> Generator[SimpleNamespace]:
         yield SimpleNamespace()
         assert asked.wait(10)
         yield SimpleNamespace()
         time.sleep(0.3)
+        made.set()
         yield SimpleNamespace()
 
     with prefetched(slow(), ahead=1, device=CPU) as items:
@@ -152,9 +153,9 @@ def test_data_is_what_the_consumer_waits_and_not_what_the_making_takes() -> None
         next(timed)
         times.take()
         asked.set()
-        time.sleep(0.5)  # a long step: both of the others are made meanwhile
+        assert made.wait(10)  # a long step: both of the others are made meanwhile
         next(timed), next(timed)
-        assert times.take()["data"] < 0.1
+        assert times.take()["data"] < 0.2
 
 
 def test_a_training_lookup_is_marked_and_still_gives_its_result() -> None:

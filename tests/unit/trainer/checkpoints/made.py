@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from configs.errors import EXIT_FAILURE, EXIT_REFUSED, CheckpointError, ChorusError
 from configs.training_schema import Checkpoint
 from tests.support.cut_states import some_tensors
-from trainer.checkpoints.manifest import ModelFacts
+from trainer.checkpoints.loading import Wanted, load
+from trainer.checkpoints.manifest import ModelFacts, read_manifest
 from trainer.checkpoints.pieces import State
 from trainer.checkpoints.run_checkpoints import RunCheckpoints, Snapshot
 from trainer.data.reading.source import SourceFeatures
@@ -82,3 +84,25 @@ def failure(do: Callable[[], object]) -> str:
         do()
     assert (type(failed.value), failed.value.exit_code) == (ChorusError, EXIT_FAILURE)
     return str(failed.value)
+
+
+def steps(kept: RunCheckpoints) -> list[int]:
+    """Of the whole ones, oldest first."""
+    return [int(name.removeprefix("step_")) for name in kept.whole()]
+
+
+def loaded(folder: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint of `some_tensors`."""
+    zeros = {key: torch.zeros_like(value) for key, value in some_tensors().items()}
+    wanted = Wanted(state=zeros, keys={key: key for key in zeros}, column_pieces={})
+    load(read_manifest(str(folder)), wanted, ranks=ranks, say=print)
+    return zeros
+
+
+def fails_with(error: str) -> Callable[..., Any]:
+    """What takes a function's place and fails as a disk does."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(error)
+
+    return fail

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.support.cut_states import assert_same_tensors, cut, some_tensors
+from tests.support.processes import wait_until
 from tests.support.ranks import RankPool
-from tests.unit.trainer.checkpoints.made import failure, flip, refusal, run_checkpoints, save, snapshot
-from trainer.checkpoints.loading import Wanted, load
+from tests.unit.trainer.checkpoints.made import (
+    fails_with,
+    failure,
+    flip,
+    loaded,
+    refusal,
+    run_checkpoints,
+    save,
+    snapshot,
+    steps,
+)
 from trainer.checkpoints.manifest import read_manifest, verify
 from trainer.checkpoints.run_checkpoints import RunCheckpoints
 from trainer.checkpoints.state_files import StateWriter
 from trainer.runtime import Runtime
-from trainer.votes import Ranks
 
 DAMAGED = "is damaged: its bytes are not those written; take another checkpoint"
 
@@ -37,24 +44,6 @@ def kept(tmp_path: Path, runtime: Runtime) -> RunCheckpoints:
 def newest(kept: RunCheckpoints, said: list[str] | None = None) -> int | None:
     found = kept.newest(say=([] if said is None else said).append)
     return None if found is None else found.step
-
-
-def steps(kept: RunCheckpoints) -> list[int]:
-    return [int(name.removeprefix("step_")) for name in kept.whole()]
-
-
-def loaded(folder: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
-    zeros = {key: torch.zeros_like(value) for key, value in some_tensors().items()}
-    wanted = Wanted(state=zeros, keys={key: key for key in zeros}, column_pieces={})
-    load(read_manifest(str(folder)), wanted, ranks=ranks, say=print)
-    return zeros
-
-
-def fails_with(error: str) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(error)
-
-    return fail
 
 
 def test_a_checkpoint_comes_back(kept: RunCheckpoints, runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,126 +212,6 @@ def test_nothing_begins_anew_over_checkpoints_that_are_all_damaged(kept: RunChec
     assert newest(kept) is None  # none was ever finished
 
 
-class SlowDisk:
-    """Holds up writing until it is let go, and notes what is written when."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.let_go = threading.Event()
-        self.begun = threading.Event()
-        self.noted: list[str] = []
-        write = StateWriter.write_data
-
-        def held_up(writer: StateWriter, *args: Any) -> Any:
-            self.noted.append("begin")
-            self.begun.set()
-            assert self.let_go.wait(20)
-            done = write(writer, *args)
-            self.noted.append("end")
-            return done
-
-        monkeypatch.setattr(StateWriter, "write_data", held_up)
-
-
-@pytest.fixture
-def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
-    return SlowDisk(monkeypatch)
-
-
-def test_in_the_background_the_state_is_that_of_the_step(tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    live = some_tensors(5)
-    kept.save(snapshot(5, state=cut(live, rows=2, columns=2)))
-    for value in live.values():
-        value.fill_(0)  # training goes on at once
-    assert slow_disk.begun.wait(20)
-    assert steps(kept) == [] and not kept.has_failed
-    slow_disk.let_go.set()
-    kept.wait()
-    assert_same_tensors(loaded(tmp_path / "checkpoints" / "step_0000000005", runtime.ranks), some_tensors(5))
-    assert kept.seconds_waited < 10
-
-
-def test_a_second_save_waits_for_the_first(tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    live = some_tensors(1)
-    kept.save(snapshot(1, state=live))
-    threading.Timer(0.5, slow_disk.let_go.set).start()
-    for key, value in some_tensors(2).items():
-        live[key].copy_(value)
-    kept.save(snapshot(2, state=live))
-    assert steps(kept)[0] == 1
-    assert kept.seconds_waited > 0.3
-    kept.wait()
-    assert slow_disk.noted == ["begin", "end"] * 2
-    for step in (1, 2):
-        assert_same_tensors(loaded(tmp_path / "checkpoints" / f"step_{step:010d}", runtime.ranks), some_tensors(step))
-
-
-def test_what_is_among_the_best_counts_the_one_being_written(
-    tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk
-) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True, keep_best=1)
-    kept.save(snapshot(1, quality=0.5))
-    threading.Timer(0.3, slow_disk.let_go.set).start()
-    assert not kept.is_among_best(0.4)
-
-
-def test_a_failed_background_write_is_found_out(
-    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    assert not kept.has_failed
-    monkeypatch.setattr(StateWriter, "write_data", fails_with("no space left on device"))
-    kept.save(snapshot(1))
-    _until(lambda: kept.has_failed)
-    assert "no space left on device" in failure(lambda: kept.save(snapshot(2)))
-    assert not kept.has_failed and steps(kept) == []
-    kept.wait()
-
-
-def test_a_run_that_fails_first_lets_the_checkpoint_end(tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    with pytest.raises(ValueError, match="a loss"), kept.ended_before_failing():
-        kept.save(snapshot(1))
-        threading.Timer(0.5, slow_disk.let_go.set).start()
-        raise ValueError("a loss")
-    assert steps(kept) == [1]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Connection closed by peer")])
-def test_nobody_waits_for_a_checkpoint_that_cannot_end(
-    tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk, error: BaseException
-) -> None:
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    with pytest.raises(type(error)), kept.ended_before_failing():
-        kept.save(snapshot(1))
-        assert slow_disk.begun.wait(20)
-        raise error
-    assert steps(kept) == []
-    slow_disk.let_go.set()
-    kept.wait()
-
-
-def test_a_checkpoint_that_does_not_move_is_left(
-    tmp_path: Path, runtime: Runtime, slow_disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainer.checkpoints.run_checkpoints._IDLE_SECONDS", 0.5)
-    kept = run_checkpoints(tmp_path, runtime.open_side_group(), background=True)
-    with pytest.raises(ValueError, match="a loss"), kept.ended_before_failing():
-        kept.save(snapshot(1))
-        raise ValueError("a loss")
-    assert steps(kept) == []
-    slow_disk.let_go.set()
-    kept.wait()
-
-
-def _until(is_so: Callable[[], bool], *, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RankPool]:
     two = RankPool(2)
@@ -368,7 +237,7 @@ def save_where_rank_1_fails(runtime: Runtime, folder: Path, background: bool) ->
         patch.setattr(StateWriter, "write_data", write_or_fail)
         if background:
             kept.save(snapshot(2, state=state))
-            _until(lambda: kept.has_failed)
+            wait_until(lambda: kept.has_failed)
         sentence = failure(kept.wait if background else lambda: kept.save(snapshot(2, state=state)))
     before = steps(kept)
     save(kept, 3, state=state)

@@ -74,7 +74,7 @@ def test_what_no_law_gives_is_its_nearest() -> None:
 
 def test_a_large_table_takes_no_longer() -> None:
     expected_distinct(table_rows=40_000_000, num_ids=1.0, zipf=1.0)  # its ranks are kept
-    start = time.perf_counter()
+    start = time.thread_time()
     for number in range(20):
         expected_distinct(table_rows=40_000_000, num_ids=65_536.0 + number, zipf=1.05)
-    assert (time.perf_counter() - start) / 20 < 0.005
+    assert (time.thread_time() - start) / 20 < 0.005
