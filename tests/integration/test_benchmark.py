@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tests.support.commands import ROOT, environment, run_python
+from tools import run_benchmark
 from trainer import storage
 from trainer.predictions.reading import Predictions
 
@@ -117,6 +119,15 @@ def fixture_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def refused_report(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What it says."""
+    before = signal.getsignal(signal.SIGTERM)
+    places = ["--folder", str(folder / "runs"), "--output", str(folder / "pages")]
+    assert run_benchmark.main([str(file), *places, "--only", "report"]) == 2
+    signal.signal(signal.SIGTERM, before)
+    return capsys.readouterr().err
+
+
 def run(folder: Path, *words: str) -> str:
     places = ["--folder", str(folder / "runs"), "--output", str(folder / "pages")]
     ended = run_python("tools/run_benchmark.py", str(folder / "tiny.toml"), *places, *words, timeout=240)
@@ -124,18 +135,23 @@ def run(folder: Path, *words: str) -> str:
     return ended.stderr
 
 
-def test_from_rows_to_a_page_and_nothing_twice(benchmark: Path) -> None:
-    first = run(benchmark, "--source", str(benchmark))
+@pytest.fixture(name="first", scope="module")
+def fixture_first(benchmark: Path) -> str:
+    """What the first run of the whole benchmark says."""
+    return run(benchmark, "--source", str(benchmark))
+
+
+def test_from_rows_to_a_page_and_nothing_twice(benchmark: Path, first: str) -> None:
     assert "8 jobs, 8 to do" in first
     done = {path: path.stat().st_mtime_ns for path in benchmark.glob("runs/tiny/jobs/*/done.json")}
     assert len(done) == 8
     (lost, *_) = done
     lost.unlink()  # as a crash between scoring and the job's record leaves it
-    assert "8 jobs, 1 to do" in run(benchmark, "--only", "train")
-    done[lost] = lost.stat().st_mtime_ns
-    second = run(benchmark)  # the rows are prepared: no --source
-    assert "8 jobs, all done before" in second
-    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert "8 jobs, 1 to do" in run(benchmark, "--only", "train")  # the rows are prepared: no --source
+    assert {path: path.stat().st_mtime_ns for path in done if path != lost} == {
+        path: changed for path, changed in done.items() if path != lost
+    }
+    assert "8 jobs, all done before" in run(benchmark)
     page = (benchmark / "pages" / "tiny.md").read_text()
     assert page.startswith("# tiny: a made table")
     assert str(benchmark / "runs") not in page
@@ -153,20 +169,21 @@ def test_from_rows_to_a_page_and_nothing_twice(benchmark: Path) -> None:
         assert figures["log_loss_nats"] == pytest.approx(log_loss(of[0].labels(), merged), abs=1e-6)
 
 
-def test_altered_predictions_are_refused_by_the_name_of_their_job(benchmark: Path) -> None:
-    run(benchmark, "--source", str(benchmark), "--only", "train")
+def test_altered_predictions_are_refused_by_the_name_of_their_job(
+    benchmark: Path, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = next(benchmark.glob("runs/tiny/jobs/all.kinds.wide.g2.*/predictions/*.parquet"))
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    places = ["--folder", str(benchmark / "runs"), "--output", str(benchmark / "pages"), "--only", "report"]
-    ended = run_python("tools/run_benchmark.py", str(benchmark / "tiny.toml"), *places)
+    said = refused_report(benchmark / "tiny.toml", benchmark, capsys)
     file.write_bytes(whole)
-    assert ended.returncode == 2
-    assert "all.kinds.wide.g2" in ended.stderr
-    assert "the same command trains it again" in ended.stderr
+    assert "all.kinds.wide.g2" in said
+    assert "the same command trains it again" in said
 
 
-def test_a_job_whose_settings_change_is_a_new_one(benchmark: Path) -> None:
+def test_a_job_whose_settings_change_is_a_new_one(
+    benchmark: Path, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     changed = (benchmark / "tiny.toml").read_text().replace('members = ["deep", "wide"]', 'members = ["deep"]')
     changed = changed.replace(
         'pools = ["kinds"]\n[strategies.cycles]', 'pools = ["kinds"]\nsizes = [1]\n[strategies.cycles]'
@@ -174,11 +191,8 @@ def test_a_job_whose_settings_change_is_a_new_one(benchmark: Path) -> None:
     other = benchmark / "other"
     other.mkdir(exist_ok=True)
     (other / "tiny.toml").write_text(changed.replace("cycle_steps = 5", "cycle_steps = 10"))
-    ended = run_python(
-        "tools/run_benchmark.py", str(other / "tiny.toml"), "--folder", str(benchmark / "runs"), "--only", "report"
-    )
-    assert ended.returncode == 2
-    assert "jobs are not done, as all.cycles.deep.g1" in ended.stderr
+    said = refused_report(other / "tiny.toml", benchmark, capsys)
+    assert "jobs are not done, as all.cycles.deep.g1" in said
 
 
 def test_a_killed_benchmark_leaves_no_job_running(benchmark: Path) -> None:

@@ -141,6 +141,7 @@ def test_killed_a_few_times(logs, tmp_path):
     kill_often(logs["plain"], tmp_path, num_kills=4, seed=1)
 
 
+@pytest.mark.slow
 def test_killed_while_gz_and_hashed(logs, tmp_path):
     kill_often(logs["gz"], tmp_path, "--vocabulary", "hash", num_kills=2, seed=2)
 

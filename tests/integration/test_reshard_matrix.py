@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.support.commands import run_python
 
 
+@pytest.mark.slow  # tests/parity/test_resume.py and test_elastic_checkpoints.py are the quick ones
 def test_a_corner_of_the_matrix(tmp_path):
     words = ("--folder", str(tmp_path), "--rules", "rowwise_adagrad", "--worlds", "1")
     done = run_python("tools/reshard_matrix.py", *words)

@@ -74,7 +74,7 @@ def run(data: str, *words: str) -> RunConfig:
     return small_run(f"--data.root={data}", *words, text=TEXT)
 
 
-@pytest.mark.parametrize("placement", ["data_parallel", "row_wise"])
+@pytest.mark.parametrize("placement", [pytest.param("data_parallel", marks=pytest.mark.slow), "row_wise"])
 def test_resumed_scored_and_exported_are_one(
     data: str, placement: str, ranks: Callable[[int], RankPool], tmp_path: Path
 ) -> None:

@@ -14,8 +14,8 @@ from tests.support.training import loaded_state, rows_trained, train_run
     [
         (1, "row_wise"),
         (2, "data_parallel"),
-        (2, "table_wise"),
         (2, "row_wise"),
+        pytest.param(2, "table_wise", marks=pytest.mark.slow),
         pytest.param(1, "data_parallel", marks=pytest.mark.slow),
         pytest.param(1, "table_wise", marks=pytest.mark.slow),
     ],

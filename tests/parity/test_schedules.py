@@ -115,7 +115,7 @@ def train_plain(
     return {key: value.numpy().copy() for key, value in built.task.state_dict().items()}
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda text: text.split("'")[1] if "'" in text else "warmup")
 def test_every_rate_follows_the_schedule(
     ranks: Callable[[int], RankPool], tmp_path: Any, schedule: str, world_size: int

@@ -57,7 +57,7 @@ def test_predictions_tables_and_optimizer_state(ranks, tmp_path, world_size, pla
     assert_close(plain.end, sharded.end, atol=ATOL)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_every_placement_under_every_rule(ranks, tmp_path, world_size):
     """One run of a group of tables for each rule, whose features go round the placements."""
     config = small_run(*EVERY_PLACEMENT, text=EVERY_RULE)

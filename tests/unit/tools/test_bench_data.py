@@ -10,7 +10,7 @@ import pytest
 
 from tools import bench_data
 
-SECTIONS = ("parsers", "prepare", "memory", "scale", "loader")
+LONG, SHORT = ("parsers", "prepare", "loader"), ("memory", "scale")
 
 
 def bench(folder: Path, *words: str) -> int:
@@ -21,7 +21,7 @@ def by_name(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {figure["name"]: figure for figure in section["figures"]}
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", [*SHORT, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
 def test_a_section(section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text('{"other": {}}')

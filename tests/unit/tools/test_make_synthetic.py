@@ -74,7 +74,7 @@ def test_the_teachers_rows(form: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path) -> None:
-    more = {**TERABYTE, "--rows-per-day": "150000"}
+    more = {**TERABYTE, "--rows-per-day": "150000", "--days": "1"}  # three chunks
     assert make(tmp_path / "one", **more, **{"--workers": "1"}) == 0
     assert make(tmp_path / "three", **more, **{"--workers": "3"}) == 0
     assert make(tmp_path / "again", **more, **{"--workers": "1"}) == 0
@@ -95,7 +95,7 @@ def test_a_long_day_has_its_auc_from_bins(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_killed_and_started_again(tmp_path: Path) -> None:
-    more = {**TERABYTE, "--rows-per-day": "400000", "--days": "3", "--format": "tsv", "--workers": "2"}
+    more = {**TERABYTE, "--rows-per-day": "200000", "--days": "3", "--format": "tsv", "--workers": "2"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert make(whole, **more) == 0
     command = [sys.executable, str(ROOT / "tools" / "make_synthetic.py"), *words(cut, **more)]

@@ -11,6 +11,7 @@ import pytest
 
 from configs.errors import ChorusError
 from tests.support.commands import run_python
+from tools import soak_scoring
 from trainer.analysis.reliability.processes import end_all, launch, processes_of
 from trainer.analysis.reliability.scoring_soak import (
     DeliveredKill,
@@ -93,9 +94,10 @@ def test_a_job_that_fails_by_itself_is_told(tmp_path):
         _soak(tmp_path)._run_alone([sys.executable, "-c", killed], what="training")
 
 
-def test_numbers_must_be_above_zero():
-    done = run_python("tools/soak_scoring.py", "--folder", "x", "--kills", "0")
-    assert done.returncode == 2 and "--kills: 0 must be above zero" in done.stderr
+def test_numbers_must_be_above_zero(capsys, monkeypatch):
+    monkeypatch.setattr(soak_scoring, "interrupt_on_sigterm", lambda: None)
+    assert soak_scoring.main(["--folder", "x", "--kills", "0"]) == 2
+    assert "--kills: 0 must be above zero" in capsys.readouterr().err
 
 
 @pytest.mark.slow
