@@ -150,11 +150,17 @@ def test_steps_leave_the_garbage_collector_nothing(
 
     def count(*arguments: Any, **keys: Any) -> None:
         after_step(*arguments, **keys)
-        found.append(gc.collect())
+        step = arguments[0]._training.progress.step
+        if step == 3:  # the first ones build, the last one evaluates
+            gc.collect()
+            gc.disable()
+        if step == 8:
+            found.append(gc.collect())
+            gc.enable()
 
     monkeypatch.setattr(loop._BetweenSteps, "after_step", count)
     Run(tmp_path, runtime, f"--train.pipeline={pipeline}", "--train.until={steps = 9}", "--train.log_every.steps=100")
-    assert found[3:8] == [0] * 5  # the first ones build, the last one evaluates
+    assert found == [0]
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
