@@ -172,7 +172,7 @@ _RUNS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(config=_RUNS)
 def test_a_dumped_run_reads_as_an_equal_object(config: RunConfig) -> None:
     again = read_run(dump_run(config), source="run.toml", resolve_arch=archs.resolve, arch_kinds=archs.KINDS)

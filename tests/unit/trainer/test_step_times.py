@@ -155,7 +155,7 @@ def test_data_is_what_the_consumer_waits_and_not_what_the_making_takes() -> None
         asked.set()
         assert made.wait(10)  # a long step: both of the others are made meanwhile
         next(timed), next(timed)
-        assert times.take()["data"] < 0.2
+        assert times.take()["data"] < 0.1
 
 
 def test_a_training_lookup_is_marked_and_still_gives_its_result() -> None:
